@@ -73,7 +73,7 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 
 
 def plain(value: Any) -> Any:
-    """`value` as JSON can hold it: NumPy values unpacked, mappings, sequences and paths in plain form, NaN and inf None."""
+    """`value` as JSON can hold it: NumPy values, dicts, lists and paths in plain form, NaN and infinities as None."""
     if hasattr(value, "tolist"):                                       # NumPy arrays and scalars
         value = value.tolist()
     if isinstance(value, dict):
@@ -96,5 +96,5 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise OutputError(
-            f"Cannot write {path}: {error.strerror or error}. Choose a folder that you may write to, or make room there."
+            f"Cannot write {path}: {error.strerror or error}. Choose a folder that you may write to, or make room."
         ) from error
