@@ -93,7 +93,7 @@ def test_another_distribution_named_kernels_and_ours_leave_each_other_alone(
 
 def test_in_a_clone_the_link_leads_to_the_kernels_folder():
     if not (ROOT / "tinygen" / "kernels").is_dir():
-        pytest.skip("this checkout has no symbolic links; an editable install finds the kernels by package-dir")
+        pytest.skip("this checkout has no symbolic links: install with `pip install .`, without -e")
     assert (ROOT / "tinygen" / "kernels").resolve() == ROOT / "kernels"
     assert os.readlink(ROOT / "tinygen" / "kernels").replace("\\", "/") == "../kernels"
     assert not (ROOT / "kernels" / "__init__.py").exists()              # it would hide the other distribution
