@@ -3,7 +3,7 @@
 The loop knows no model. It calls `step(i, rng)`, which does one optimiser step and returns its loss. It reads losses
 only once every few steps, since reading a value from a GPU waits for all the work before it. At each reading it keeps a
 copy of everything that changes (`state`); should a loss turn NaN or infinite, it goes back to that copy and runs the
-same steps again under `detect_anomaly`, which names the op where it began. That copy is what a checkpoint would hold, too.
+same steps again under `detect_anomaly`, which names the op where it began. The copy is what a checkpoint would hold.
 """
 
 from __future__ import annotations

@@ -1,0 +1,111 @@
+"""What the runner hands to a demo: its options, its generator, its folder, and a place to put what it measured."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinygen.errors import InputError
+from tinygen.files import atomic
+from tinygen.random import Generator
+from tinygen.training import Stateful, Training, train
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A measured number and what it is held against: a reference with its name, a bar from below, above or both."""
+
+    name: str
+    value: float
+    reference: float | None = None
+    reference_name: str = ""
+    at_least: float | None = None
+    at_most: float | None = None
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the bar is met; None if there is no bar. NaN meets none."""
+        if self.at_least is None and self.at_most is None:
+            return None
+        low = -np.inf if self.at_least is None else self.at_least
+        high = np.inf if self.at_most is None else self.at_most
+        return bool(low <= self.value <= high)
+
+
+@dataclass
+class Run:
+    """One run of a demo with one seed.
+
+    seed, rng: the seed, and the generator made from it
+    steps:     training steps to do
+    quick:     whether to run the same path in seconds: less of everything that takes time
+    out:       the folder that everything is written to
+    draws:     whether to draw pictures; with --seeds only the first run does
+    data:      the name given to --data, or the demo's first; None if it has no choice
+    device:    "cpu"
+    """
+
+    seed: int
+    steps: int
+    out: Path
+    quick: bool = False
+    draws: bool = True
+    data: str | None = None
+    device: str = "cpu"
+    budget_minutes: float | None = None
+    sample: int | None = None
+    metrics: list[Metric] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
+    steps_done: int = 0
+    out_of_time: bool = False
+
+    def __post_init__(self):
+        self.rng = Generator(self.seed)
+        self.started = time.perf_counter()
+
+    def path(self, name: str) -> Path:
+        """Where to write the file `name`, which the list of files at the end will show."""
+        path = self.out / name
+        if path not in self.files:
+            self.files.append(path)
+        return path
+
+    def train(
+        self, step: Callable[[int, Generator], Any], state: Mapping[str, Stateful], *, name: str = "training", **options
+    ) -> Training:
+        """`tinygen.training.train` with this run's steps, generator, budget and log, unless `options` say otherwise.
+
+        A budget covers the whole run: a second training gets what the first has left.
+        """
+        log = "log.jsonl" if name == "training" else f"log_{name.replace(' ', '_')}.jsonl"
+        left = None if self.budget_minutes is None else self.budget_minutes - (time.perf_counter() - self.started) / 60
+        settings = {"steps": self.steps, "rng": self.rng, "log": self.path(log), "budget_minutes": left, **options}
+        training = train(step, state=state, name=name, **settings)
+        self.steps_done += training.steps
+        self.out_of_time |= training.out_of_time
+        return training
+
+    def metric(
+        self,
+        name: str,
+        value: float,
+        *,
+        reference: float | None = None,
+        reference_name: str = "",
+        at_least: float | None = None,
+        at_most: float | None = None,
+    ) -> None:
+        """Notes a measured number for the table and metrics.json, beside what it is held against."""
+        if any(metric.name == name for metric in self.metrics):
+            raise InputError(f"metric {name!r} is measured twice in one run; give each its own name.")
+        numbers = [None if x is None else float(x) for x in (value, reference, at_least, at_most)]
+        self.metrics.append(Metric(name, numbers[0], numbers[1], reference_name, numbers[2], numbers[3]))
+
+    def save_samples(self, draw: Callable[[int], np.ndarray]) -> None:
+        """With --sample N, writes `draw(N)` to samples.npz; otherwise does nothing."""
+        if self.sample is not None:
+            with atomic(self.path("samples.npz")) as temporary:
+                np.savez(temporary, samples=draw(self.sample))

@@ -1,0 +1,214 @@
+"""What every demo does alike: its options, its folder, its table, and its errors in words.
+
+`python -m demos` lists the demos; `python -m demos NAME [options]` runs one, `python -m demos --all` all of them. A
+demo is handed a `Run` and need not know of anything here.
+"""
+
+import argparse
+import difflib
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from demos.catalogue import Demo, Entry, catalogue
+from demos.report import metrics_table, table, write_metrics
+from demos.run import Run
+from tinygen.errors import InputError, TinygenError
+from tinygen.files import make_folder
+
+__all__ = ["Demo", "Run", "main"]
+
+BAD_INPUT, INTERRUPTED = 2, 130                                             # exit statuses
+
+
+def main(arguments: Sequence[str] | None = None, folder: Path = Path(__file__).parent) -> int:
+    """Runs a command line (by default that of this process) over the demos in `folder`; the exit status."""
+    try:
+        entries = catalogue(folder)
+        options = parse(arguments, entries)
+        if options.all:
+            return run_all(entries, options)
+        if options.name is None:
+            print(listing(entries))
+            return 0
+        run_demo(_find(options.name, entries), options)
+        return 0
+    except TinygenError as error:
+        print(f"python -m demos: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("\nStopped by Ctrl-C; what had been written by then is whole and stays.", file=sys.stderr)
+        return INTERRUPTED
+
+
+def listing(entries: Sequence[Entry]) -> str:
+    """The learning path as a table: number, name, data, minutes, idea."""
+    rows = [("no.", "name", "trains on", "minutes", "idea")]
+    rows += [(str(e.demo.number), e.name, e.demo.data, f"{e.demo.minutes:g}", e.idea) for e in entries]
+    return f"{table(rows, right=(0, 3))}\n\nRun one: python -m demos NAME; its options: python -m demos --help"
+
+
+# ---- options
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, but an error is raised, for `main` to print, rather than printed with the usage and an exit."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message[:1].upper()}{message[1:]}. See python -m demos --help.")
+
+
+def _parser() -> _Parser:
+    parser = _Parser("python -m demos", description="Trains, measures and draws one idea.", allow_abbrev=False)
+    add = parser.add_argument
+    add("name", nargs="?", metavar="NAME", help="the demo to run; without it, the list of them")
+    add("--all", action="store_true", help="run every demo, in order")
+    add("--steps", type=_integer(1), metavar="N", help="training steps (default: the demo's own number)")
+    add("--seed", type=_integer(0, 2**64 - 1), default=0, metavar="N", help="seed of all randomness (default: 0)")
+    add("--seeds", type=_integer(1), default=1, metavar="N", help="run N seeds from --seed on: mean and spread")
+    add("--device", default="cpu", metavar="NAME", help="where to compute: cpu")
+    add("--data", metavar="NAME", help="which data, where a demo has a choice")
+    add("--out", type=Path, metavar="FOLDER", help="where to write (default: out/NAME)")
+    add("--quick", action="store_true", help="the same path in seconds; the results mean little")
+    add("--resume", action="store_true", help="go on from a checkpoint (not there yet)")
+    add("--sample", type=_integer(1), metavar="N", help="also write N samples to samples.npz")
+    add("--budget", type=_minutes, metavar="MINUTES", help="stop training after this time; schedules stay as they are")
+    return parser
+
+
+def parse(arguments: Sequence[str] | None, entries: Sequence[Entry]) -> argparse.Namespace:
+    """The options. Raises InputError, with the nearest name where one is near, for anything that cannot be meant."""
+    parser = _parser()
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        word = unknown[0].partition("=")[0]
+        known = [string for action in parser._actions for string in action.option_strings]
+        raise InputError(f"{word!r} is not an option.{_nearest(word, known)} See python -m demos --help.")
+    if options.name is not None and options.all:
+        raise InputError(f"Give either a demo ({options.name}) or --all, not both.")
+    if options.resume:
+        raise InputError("--resume is not there yet: no checkpoints are written so far. Run without it.")
+    if options.device == "cuda":
+        raise InputError("--device cuda is not there yet: tinygen computes on the CPU so far. Run without it.")
+    if options.device != "cpu":
+        raise InputError(f"There is no device {options.device!r}. There is: cpu.")
+    if options.name is not None:
+        _choose_data(_find(options.name, entries), options.data)
+    return options
+
+
+def _integer(least: int, most: float = float("inf")):
+    def integer(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = None
+        if value is None or not least <= value <= most:
+            limits = f"of at least {least}" if most == float("inf") else f"from {least} to {most}"
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number {limits}")
+        return value
+
+    return integer
+
+
+def _minutes(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of minutes above 0")
+    return value
+
+
+def _find(name: str, entries: Sequence[Entry]) -> Entry:
+    for entry in entries:
+        if entry.name == name:
+            return entry
+    near = _nearest(name, [entry.name for entry in entries])
+    raise InputError(f"There is no demo {name!r}.{near} The list of them: python -m demos")
+
+
+def _choose_data(entry: Entry, name: str | None) -> str | None:
+    choices = entry.demo.datasets
+    if name is None:
+        return choices[0] if choices else None
+    if name not in choices:
+        raise InputError(
+            f"{entry.name} cannot train on {name!r}.{_nearest(name, choices)} --data takes: {', '.join(choices)}."
+            if choices
+            else f"{entry.name} trains on {entry.demo.data} and nothing else; run it without --data."
+        )
+    return name
+
+
+def _nearest(name: str, names: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=1)
+    return f" Did you mean {near[0]}?" if near else ""
+
+
+# ---- running
+
+
+def run_demo(entry: Entry, options: argparse.Namespace) -> list[Run]:
+    """Runs one demo with each of its seeds, then prints its table and writes its metrics.json."""
+    out = make_folder(options.out or Path("out") / entry.name)
+    steps = options.steps or (entry.demo.quick_steps if options.quick else entry.demo.steps)
+    data = _choose_data(entry, options.data)
+    print(f"{entry.name}: {entry.idea}")
+    print(f"Trains on {data or entry.demo.data} for {steps} steps; writes to {out}.", flush=True)
+    start, runs = time.perf_counter(), []
+    chapter = entry.load()
+    for seed in range(options.seed, options.seed + options.seeds):
+        first = seed == options.seed
+        if options.seeds > 1:
+            print(f"Seed {seed} ({seed - options.seed + 1} of {options.seeds})", flush=True)
+        run = Run(
+            seed=seed,
+            steps=steps,
+            out=out if first else make_folder(out / f"seed_{seed}"),
+            quick=options.quick,
+            draws=first,
+            data=data,
+            device=options.device,
+            budget_minutes=options.budget,
+            sample=options.sample,
+        )
+        chapter(run)
+        runs.append(run)
+    seconds = time.perf_counter() - start
+    kept = ("steps", "seed", "seeds", "device", "data", "quick", "sample", "budget")
+    settings = {**{name: getattr(options, name) for name in kept}, "steps": steps, "data": data}
+    write_metrics(entry, runs, settings, seconds)
+    print("\n" + closing_words(entry, runs, seconds), flush=True)
+    return runs
+
+
+def closing_words(entry: Entry, runs: Sequence[Run], seconds: float) -> str:
+    """The table, how far it can be trusted, the files, and what to do next."""
+    first = runs[0]
+    lines = [metrics_table(runs), ""]
+    if any(run.out_of_time for run in runs):
+        lines.append("The budget ended training early: the bars are meant for a full run.")
+    elif first.quick or first.steps < entry.demo.steps:
+        lines.append(f"A short run: the bars are meant for {entry.demo.steps} steps without --quick.")
+    if first.sample is not None and first.out / "samples.npz" not in first.files:
+        lines.append("This demo has nothing to sample: --sample wrote nothing.")
+    names = sorted(str(path.relative_to(first.out)) for path in first.files if path.exists())
+    lines.append(f"{seconds:.0f} s. In {first.out}: {', '.join(names)}.")
+    lines.append(f"Next: look at the pictures beside {entry.path.name}, change a line there, and run it again.")
+    return "\n".join(lines)
+
+
+def run_all(entries: Sequence[Entry], options: argparse.Namespace) -> int:
+    """Every demo in order, each in a folder of its own; one that fails does not stop the rest."""
+    status, base = 0, options.out or Path("out")
+    for entry in entries:
+        try:
+            run_demo(entry, argparse.Namespace(**{**vars(options), "out": base / entry.name}))
+        except TinygenError as error:
+            print(f"python -m demos: {entry.name}: {error}", file=sys.stderr)
+            status = BAD_INPUT
+    return status

@@ -1,0 +1,227 @@
+"""The runner, over small demos written for the purpose: options, errors in words, tables and files."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from demos.catalogue import catalogue
+from demos.run import Metric
+from demos.runner import main
+from tinygen.errors import InputError
+
+ROOT = Path(__file__).parents[2]
+
+MEAN = '''"""The mean of a Gaussian, by gradient descent.
+
+The rest of the chapter.
+"""
+from demos.runner import Demo, Run
+from tinygen.files import write_text
+
+DEMO = Demo(number=2, data="a Gaussian", minutes=0.1, steps=300, quick_steps=20)
+
+
+class Model:
+    mean = 5.0
+
+    def state_dict(self):
+        return {"mean": self.mean}
+
+    def load_state_dict(self, state):
+        self.mean = state["mean"]
+
+
+def main(run: Run) -> None:
+    model = Model()
+
+    def step(i, rng):
+        model.mean -= 0.05 * (model.mean - float(rng.normal(8).mean()))
+        return model.mean**2
+
+    run.train(step, {"model": model})
+    run.metric("error", abs(model.mean), reference=0.05, reference_name="expected", at_most=0.5)
+    run.metric("data", 1.0)
+    if run.draws:
+        write_text(run.path("picture.txt"), "a picture")
+    run.save_samples(lambda n: model.mean + run.rng.normal((n, 1)))
+'''
+
+FAILS = '''"""A demo that is given bad data."""
+from demos.runner import Demo, Run
+from tinygen.errors import InputError
+
+DEMO = Demo(number=1, data="nothing", minutes=2.5, steps=10, quick_steps=1, datasets=("small", "full"))
+
+
+def main(run: Run) -> None:
+    raise InputError("digits: 3 pixels of image 7 are NaN.")
+'''
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder of demos, and beside it the working directory."""
+    folder = tmp_path / "chapters"
+    folder.mkdir()
+    (folder / "mean.py").write_text(MEAN)
+    (folder / "fails.py").write_text(FAILS)
+    (folder / "no_demo.py").write_text("raise SystemExit('imported')\n")
+    return folder
+
+
+@pytest.fixture
+def run(folder, tmp_path, monkeypatch, capfd):
+    """Runs a command line; its exit status, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        status = main([str(a) for a in arguments], folder)
+        return status, *capfd.readouterr()
+
+    return run
+
+
+def start(folder, *arguments, **options):
+    code = "import sys; from pathlib import Path; from demos.runner import main\n"
+    code += f"sys.exit(main(None, Path({str(folder)!r})))"
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": folder.parent, **options}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen([sys.executable, "-c", code, *arguments], env=environment, **options)
+
+
+def test_the_list_shows_number_name_data_minutes_and_idea_in_order(run):
+    status, out, err = run()
+    rows = [line.split() for line in out.splitlines()]
+    assert status == 0 and not err and [row[:2] for row in rows[2:4]] == [["1", "fails"], ["2", "mean"]]
+    assert "a Gaussian" in out and "2.5" in out and "The mean of a Gaussian, by gradient descent." in out
+
+
+def test_listing_imports_neither_a_demo_nor_anything_heavy(folder):
+    code = f"import sys; from pathlib import Path; from demos.runner import main; main([], Path({str(folder)!r}))"
+    code += "; print(*sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert not {"demos.mean", "numba", "scipy", "matplotlib", "tqdm"} & set(ran.stdout.split())
+
+
+def test_a_run_leaves_its_table_metrics_log_and_samples(run, tmp_path):
+    status, out, err = run("mean", "--seed", 4, "--sample", 7)
+    assert status == 0 and "loss" in err                                             # the bar
+    row = next(line for line in out.splitlines() if line.startswith("error")).split()
+    assert row[2:] == ["0.05", "expected", "<=", "0.5", "yes"] and float(row[1]) < 0.5
+    files = sorted(path.name for path in (tmp_path / "out" / "mean").iterdir())
+    assert files == ["log.jsonl", "metrics.json", "picture.txt", "samples.npz"] and all(file in out for file in files)
+    report = json.loads((tmp_path / "out" / "mean" / "metrics.json").read_text())
+    assert report["settings"]["seed"] == 4 and report["settings"]["steps"] == report["steps_done"][0] == 300
+    assert report["metrics"]["error"]["met"] == [True] and report["versions"]["numpy"] == np.__version__
+    assert np.load(tmp_path / "out" / "mean" / "samples.npz")["samples"].shape == (7, 1)
+    assert sum(1 for _ in open(tmp_path / "out" / "mean" / "log.jsonl")) == 15
+
+
+def test_the_same_seed_measures_the_same(run, tmp_path):
+    for out in ("a", "b"):
+        assert run("mean", "--out", out, "--steps", 30)[0] == 0
+    a, b = (json.loads((tmp_path / out / "metrics.json").read_text())["metrics"] for out in ("a", "b"))
+    assert a == b
+
+
+def test_several_seeds_give_mean_and_spread_and_pictures_from_the_first_alone(run, tmp_path):
+    _, out, _ = run("mean", "--seeds", 3, "--seed", 5, "--out", tmp_path / "o")
+    error = json.loads((tmp_path / "o" / "metrics.json").read_text())["metrics"]["error"]
+    assert len(set(error["values"])) == 3 and np.isclose(error["std"], np.std(error["values"], ddof=1))
+    assert np.isclose(error["mean"], np.mean(error["values"])) and "±" in out and "3 of 3" in out
+    assert [path.parent.name for path in (tmp_path / "o").rglob("picture.txt")] == ["o"]
+    assert sorted(path.name for path in (tmp_path / "o").iterdir() if path.is_dir()) == ["seed_6", "seed_7"]
+
+
+def test_quick_takes_the_quick_steps_and_says_that_bars_are_for_full_runs(run):
+    _, out, _ = run("mean", "--quick")
+    assert "for 20 steps" in out and "A short run" in out and out.split("error")[1].split()[5] == "no"
+
+
+def test_a_budget_ends_a_run_early_and_says_so(run):
+    _, out, _ = run("mean", "--steps", 10**9, "--budget", "0.001")
+    assert "The budget ended training early" in out
+
+
+def test_a_metric_is_met_between_its_bars_and_nan_meets_none():
+    met = [Metric("share", x, at_least=0.9, at_most=0.99).met for x in (0.8, 0.9, 0.99, 1.0)]
+    assert met == [False, True, True, False]
+    assert Metric("share", float("nan"), at_most=1).met is False and Metric("share", 1.0).met is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["maen"], "There is no demo 'maen'. Did you mean mean?"),
+        (["zzz"], "There is no demo 'zzz'. The list of them"),
+        (["mean", "--step", "5"], "'--step' is not an option. Did you mean --steps?"),
+        (["mean", "--sede=5"], "'--sede' is not an option. Did you mean --seed?"),
+        (["mean", "extra"], "'extra' is not an option."),
+        (["mean", "--all"], "not both"),
+        (["mean", "--steps", "-3"], "--steps: '-3' is not a whole number of at least 1"),
+        (["mean", "--steps", "many"], "--steps: 'many' is not a whole number"),
+        (["mean", "--steps"], "--steps: expected one argument"),
+        (["mean", "--seed", "-1"], "--seed: '-1' is not a whole number from 0"),
+        (["mean", "--seeds", "0"], "--seeds: '0' is not a whole number of at least 1"),
+        (["mean", "--sample", "1.5"], "--sample: '1.5' is not"),
+        (["mean", "--budget", "nan"], "--budget: 'nan' is not a number of minutes above 0"),
+        (["mean", "--device", "cuda"], "--device cuda is not there yet"),
+        (["mean", "--device", "tpu"], "no device 'tpu'"),
+        (["mean", "--resume"], "--resume is not there yet"),
+        (["mean", "--data", "full"], "mean trains on a Gaussian and nothing else"),
+        (["fails", "--data", "ful"], "Did you mean full? --data takes: small, full."),
+        (["fails"], "digits: 3 pixels of image 7 are NaN."),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_in_one_paragraph(run, arguments, words):
+    status, _, err = run(*arguments)
+    assert status == 2 and words in err and len(err.strip().splitlines()) == 1 and "Traceback" not in err
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_runs(run, tmp_path):
+    (tmp_path / "file").touch()
+    status, out, err = run("mean", "--out", tmp_path / "file" / "deeper")
+    assert status == 2 and "Cannot write" in err and len(err.strip().splitlines()) == 1 and out == ""
+
+
+def test_all_runs_every_demo_and_one_that_fails_does_not_stop_the_rest(run, tmp_path):
+    status, out, err = run("--all", "--quick", "--out", "o")
+    assert status == 2 and "fails: digits: 3 pixels" in err and (tmp_path / "o" / "mean" / "metrics.json").exists()
+
+
+def test_a_file_that_does_not_parse_or_declare_is_named_with_its_line(folder):
+    (folder / "broken.py").write_text("x = 1\ndef main(:\n")
+    with pytest.raises(InputError, match=r"broken\.py, line 2"):
+        catalogue(folder)
+    (folder / "broken.py").write_text("x = 1\nDEMO = Demo(number=x)\n")
+    with pytest.raises(InputError, match=r"broken\.py, line 2"):
+        catalogue(folder)
+
+
+def test_ctrl_c_ends_a_run_with_one_sentence_and_status_130(folder):
+    process = start(folder, "mean", "--steps", str(10**9))
+    assert "mean" in process.stdout.readline() and "Trains" in process.stdout.readline()
+    (char,) = process.stderr.read(1)                                                 # the bar: training has begun
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130 and "Stopped by Ctrl-C" in err and "Traceback" not in err
+
+
+def test_the_command_line_ends_with_the_status_that_main_returns(folder):
+    process = start(folder, "maen")
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 2 and "Did you mean mean?" in err
+
+
+def test_the_demos_of_the_repository_are_numbered_once_and_say_what_they_are():
+    entries = catalogue(ROOT / "demos")
+    assert len({e.demo.number for e in entries}) == len(entries)
+    for entry in entries:
+        assert entry.idea != "no description" and 0 < entry.demo.quick_steps <= entry.demo.steps
