@@ -1,0 +1,218 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from tinygen.data import eight_gaussians
+from tinygen.errors import InputError
+from tinygen.files import OutputError
+from tinygen.plotting import (
+    animate,
+    curve,
+    grid,
+    heat_map,
+    histogram,
+    overlay,
+    running_mean,
+    save,
+    scatter,
+    trajectories,
+)
+from tinygen.random import Generator
+
+EXTENT = (-4.5, 4.5, -4.5, 4.5)
+CLOUDS = Generator(0).normal((3, 200, 2))
+MAPS = histogram(CLOUDS, EXTENT, 16)
+
+PANELS = {
+    "scatter": scatter(CLOUDS[0], "points"),
+    "heat map": heat_map(MAPS[0], EXTENT, "density", label="p"),
+    "curve": curve(np.linspace(2, 1, 50), "loss", smooth=5, log="y", levels={"entropy": 0.9}),
+    "curves": curve({"train": np.arange(1, 9), "held out": np.arange(2, 10)}, x=np.arange(8) + 1, log="xy"),
+    "trajectories": trajectories(CLOUDS, "paths"),
+    "overlay": overlay(heat_map(MAPS[0], EXTENT, "both", colours="Greys"), trajectories(CLOUDS, extent=EXTENT)),
+}
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"), np.int64)
+
+
+@pytest.mark.parametrize("panel", PANELS.values(), ids=PANELS)
+def test_a_picture_is_a_png_of_its_size_with_something_drawn_on_it(panel, tmp_path):
+    path = tmp_path / "new" / "picture.png"
+    save(path, panel, dpi=50)
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        assert image.size == (round(3.4 * 50 * panel.width), 170)
+        image.verify()
+    inner = pixels(path)[40:100, 60:110]
+    assert len(np.unique(inner.reshape(-1, 3), axis=0)) > 2
+    assert [file.name for file in path.parent.iterdir()] == ["picture.png"]
+
+
+def test_panels_stand_side_by_side_or_in_rows(tmp_path):
+    panel = scatter(CLOUDS[0])
+    save(tmp_path / "row.png", panel, panel, panel, dpi=50)
+    save(tmp_path / "rows.png", panel, panel, panel, columns=2, dpi=50)
+    assert pixels(tmp_path / "row.png").shape[:2] == (170, 510)
+    assert pixels(tmp_path / "rows.png").shape[:2] == (340, 340)
+
+
+def test_the_same_arguments_give_the_same_file_whatever_style_the_user_has_set(tmp_path):
+    import matplotlib
+
+    save(tmp_path / "a.png", *PANELS.values(), dpi=40)
+    with matplotlib.rc_context({"axes.facecolor": "black", "font.size": 20}):
+        before = dict(matplotlib.rcParams)
+        save(tmp_path / "b.png", *PANELS.values(), dpi=40)
+        assert dict(matplotlib.rcParams) == before
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_drawing_never_imports_pyplot(tmp_path):
+    code = (
+        "import sys; from tinygen import plotting; assert 'matplotlib' not in sys.modules;"
+        f"plotting.save({str(tmp_path / 'x.png')!r}, plotting.curve([1, 2]), dpi=20);"
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_animation_has_its_frames_its_pace_and_one_palette(tmp_path):
+    path = tmp_path / "moving.gif"
+    animate(path, scatter(CLOUDS), heat_map(MAPS, EXTENT, "m"), captions=["a", "b", "c"], fps=10, hold=1, dpi=50)
+    with Image.open(path) as gif:
+        assert (gif.format, gif.n_frames, gif.info["loop"]) == ("GIF", 3, 0)
+        assert gif.size == (340, 187)
+        durations, frames = [], []
+        for t in range(3):
+            gif.seek(t)
+            durations.append(gif.info["duration"])
+            frames.append(np.asarray(gif.convert("RGB")))
+    assert durations == [100, 100, 1100]
+    assert all((frame[0, 0] == 255).all() for frame in frames)  # paper stays white
+    assert len(np.unique(np.concatenate(frames).reshape(-1, 3), axis=0)) <= 64
+    assert not np.array_equal(frames[0], frames[1])
+
+
+def test_a_still_of_a_moving_panel_shows_its_end(tmp_path):
+    save(tmp_path / "moving.png", heat_map(MAPS, EXTENT, top=1), dpi=40)
+    save(tmp_path / "end.png", heat_map(MAPS[2], EXTENT, top=1), dpi=40)
+    save(tmp_path / "start.png", heat_map(MAPS[0], EXTENT, top=1), dpi=40)
+    assert np.array_equal(pixels(tmp_path / "moving.png"), pixels(tmp_path / "end.png"))
+    assert not np.array_equal(pixels(tmp_path / "moving.png"), pixels(tmp_path / "start.png"))
+
+
+def test_a_heat_map_has_its_rows_upwards_and_its_columns_to_the_right(tmp_path):
+    density = np.zeros((2, 2))
+    density[0, 1] = 1  # low y, high x
+    save(tmp_path / "map.png", heat_map(density, (0, 1, 0, 1)), dpi=60)
+    light = pixels(tmp_path / "map.png").sum(-1)[20:160, 40:190]
+    rows, columns = np.where((light > 600) & (light < 740))  # magma's last colour; white paper sums to 765
+    assert rows.mean() > 70 and columns.mean() > 75
+
+
+@pytest.mark.parametrize("write", [save, animate])
+@pytest.mark.parametrize("failure", ["drawing", "disk"])
+def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(write, failure, tmp_path, monkeypatch):
+    path = tmp_path / "picture.gif"
+    path.write_bytes(b"old")
+    panel = scatter(CLOUDS)
+
+    def full(*args, **options):
+        raise OSError(28, "No space left on device")
+
+    if failure == "disk":
+        monkeypatch.setattr("os.replace", full)
+    else:
+        monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        write(path, panel, dpi=30)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_cannot_be_written_is_named_in_one_paragraph(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="Cannot write .*file/picture.png: .*Choose a folder") as caught:
+        save(tmp_path / "file" / "picture.png", scatter(CLOUDS))
+    assert "\n" not in str(caught.value)
+
+
+@given(st.integers(1, 30), st.integers(0, 200))
+def test_a_histogram_integrates_to_the_share_of_points_inside(cells, n):
+    points = 3 * Generator(n).normal((n, 2), np.float64)
+    inside = np.mean(np.abs(points).max(1) < 4.5) if n else 0
+    assert histogram(points, EXTENT, cells).sum() * (9 / cells) ** 2 == pytest.approx(inside)
+
+
+def test_histogram_and_grid_agree_with_the_density_and_with_each_other():
+    data = eight_gaussians()
+    exact = np.exp(data.log_prob(grid(EXTENT, 30)))
+    drawn = histogram(data.sample(200_000, Generator(0)), EXTENT, 30)
+    assert np.abs(exact - drawn).max() < 0.1 * exact.max()
+    centres = grid((0, 2, 0, 20), 2)
+    np.testing.assert_allclose(centres[0, 1], [1.5, 5])  # row 0 is low y, column 1 high x
+    assert histogram(centres[0, 1][None], (0, 2, 0, 20), 2).tolist() == [[0, 0.1], [0, 0]]
+    assert histogram([[0.5, 0.5], [np.nan, 0.5], [np.inf, 9], [1, 1]], (0, 1, 0, 1), 1) == 0.25
+
+
+@given(st.lists(st.floats(-10, 10), min_size=1, max_size=30), st.integers(1, 40))
+def test_a_running_mean_is_the_mean_over_the_window(values, width):
+    smooth = running_mean(values, width)
+    for i, mean in enumerate(smooth):
+        window = values[max(i - (width - 1) // 2, 0) : i + width // 2 + 1]
+        assert mean == pytest.approx(np.mean(window), abs=1e-9)
+
+
+def test_a_running_mean_leaves_out_what_is_not_finite():
+    np.testing.assert_array_equal(running_mean([1, np.nan, 3, np.inf, np.nan, np.nan], 3), [1, 2, 3, 3, np.nan, np.nan])
+
+
+def test_empty_constant_and_broken_data_still_draw(tmp_path):
+    path = tmp_path / "edge.png"
+    save(
+        path,
+        scatter(np.zeros((0, 2))),
+        scatter(np.full((3, 2), np.nan)),
+        scatter(np.ones((5, 2))),
+        heat_map(np.zeros((4, 4)), EXTENT),
+        heat_map(np.full((4, 4), np.nan), EXTENT),
+        curve([1.0]),
+        curve([np.nan, np.nan, np.inf], smooth=2, log="y"),
+        curve(np.zeros(5), log="y"),
+        trajectories(np.zeros((2, 0, 2))),
+        columns=3,
+        dpi=30,
+    )
+    assert path.exists()
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda path: scatter(np.zeros((5, 3))), r"\(n, 2\) or \(frames, n, 2\), not \(5, 3\)"),
+        (lambda path: heat_map(np.zeros(4), EXTENT), r"not \(4,\)"),
+        (lambda path: heat_map(np.zeros((4, 4)), (1, 0, 0, 1)), "left < right"),
+        (lambda path: heat_map(np.zeros((4, 4)), EXTENT, top=[1, 2]), "one number or 1"),
+        (lambda path: curve([1, 2], x=[1, 2, 3]), "one length"),
+        (lambda path: curve([1, 2], log="z"), "log must be"),
+        (lambda path: curve({}), "one length"),
+        (lambda path: curve([1, 2], smooth=0), "smooth over must be at least 1"),
+        (lambda path: trajectories(np.zeros((1, 5, 2))), "two steps or more"),
+        (lambda path: save(path), "at least one"),
+        (lambda path: save(path, scatter(CLOUDS), scatter(CLOUDS[:2])), r"\[2, 3\]"),
+        (lambda path: animate(path, scatter(CLOUDS), captions=["a"]), "3 frames have 1 captions"),
+        (lambda path: animate(path, scatter(CLOUDS), fps=0), "fps must be positive"),
+    ],
+)
+def test_bad_input_is_named(call, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        call(tmp_path / "x.png")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,413 @@
+"""Pictures: panels that know how to draw themselves, set side by side, saved as a PNG or played as a GIF.
+
+    save("samples.png", scatter(data, "data"), scatter(samples, "samples"))
+    animate("density.gif", heat_map(exact, extent, "exact"), heat_map(learned, extent, "learned"), captions=times)
+
+A panel function takes arrays and titles and draws nothing yet. `scatter` and `heat_map` accept a leading axis more,
+time, which `animate` plays and of which `save` shows the end. An `extent` is Matplotlib's (left, right, bottom, top).
+
+Colours are those of Okabe and Ito (2008), which colour-blind people tell apart, each with a dash pattern of its own for
+print; maps rise evenly in lightness. Nothing here touches pyplot, opens a window, or leaves a user's settings changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from tinygen.errors import InputError
+from tinygen.files import atomic
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Extent = tuple[float, float, float, float]
+
+BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+INK, GREY = "#333333", "#B8B8B8"
+LINES = [(BLUE, "-"), (VERMILION, "--"), (GREEN, "-."), (PURPLE, ":")]
+HEAT, TIME = "magma", "viridis_r"  # colour maps of a density, and of time along a path
+
+STYLE = {
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.8,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlecolor": INK,
+    "axes.titlesize": 11,
+    "font.size": 9.5,
+    "legend.edgecolor": "none",
+    "legend.framealpha": 0.85,
+    "figure.constrained_layout.h_pad": 0.12,
+    "figure.constrained_layout.w_pad": 0.12,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+}
+PANEL = 3.4  # inches, width and height
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One plot: `draw` puts it on axes and returns the function that shows frame t of `frames`."""
+
+    draw: Callable[[Axes], Callable[[int], None]]
+    frames: int = 1
+    width: float = 1.0  # of its height
+
+
+def scatter(points: ArrayLike, title: str = "", extent: Extent | None = None, colour: str = BLUE) -> Panel:
+    """Points (n, 2), or a moving cloud (frames, n, 2). Without an extent: the least square about all of them."""
+    points = _clouds(points, "scatter: points")
+    extent = _extent(_square_about(points) if extent is None else extent)
+    size = float(np.clip(120 / math.sqrt(max(points.shape[1], 1)), 1.5, 5))
+
+    def draw(ax: Axes) -> Callable[[int], None]:
+        _plane(ax, title, extent)
+        (dots,) = ax.plot([], [], "o", color=colour, markersize=size, markeredgewidth=0, alpha=0.4)
+        return lambda t: dots.set_data(points[t].T)
+
+    return Panel(draw, len(points))
+
+
+def heat_map(
+    density: ArrayLike,
+    extent: Extent,
+    title: str = "",
+    top: ArrayLike | None = None,
+    label: str = "",
+    colours: str = HEAT,
+) -> Panel:
+    """Values on a grid (rows, columns), or frames of them, row 0 at the bottom: see `grid` and `histogram`.
+
+    top: the value of the last colour, one for all frames or one for each, by default the greatest of all; panels that
+        are to be compared need the same
+    label: if not empty, a colour bar with this label
+    colours: a Matplotlib colour map; "Greys" is a quiet ground to overlay something on
+    """
+    density = _array(density, "heat_map: density", "(rows, columns) or (frames, rows, columns)", (2, 3))
+    density = density[None] if density.ndim == 2 else density
+    extent = _extent(extent)
+    if top is None:
+        top = np.max(density, initial=0.0, where=np.isfinite(density))
+    if np.shape(top) not in [(), (len(density),)] or not np.all(np.asarray(top) >= 0):
+        raise InputError(f"heat_map: top must be one number or {len(density)}, none negative, not {top}.")
+    tops = np.broadcast_to(np.where(np.asarray(top) > 0, top, 1.0), len(density))
+
+    def draw(ax: Axes) -> Callable[[int], None]:
+        _plane(ax, title, extent)
+        image = ax.imshow(density[0], colours, extent=extent, origin="lower", interpolation="nearest")
+        if label:
+            ax.figure.colorbar(image, ax=ax, label=label, shrink=0.8)
+        return lambda t: image.set(data=density[t], clim=(0, tops[t]))
+
+    return Panel(draw, len(density), width=1.2 if label else 1.0)
+
+
+def curve(
+    values: ArrayLike | Mapping[str, ArrayLike],
+    title: str = "",
+    x: ArrayLike | None = None,
+    xlabel: str = "step",
+    ylabel: str = "loss",
+    smooth: int = 1,
+    log: str = "",
+    levels: Mapping[str, float] | None = None,
+) -> Panel:
+    """One curve (n,), or several by name, over x (0 .. n - 1 unless given).
+
+    smooth: width of the running mean to draw; the raw values then stand behind it, pale
+    log:    the axes that are logarithmic, "x", "y" or "xy"; one with nothing positive on it stays linear
+    levels: horizontal lines by name, such as an entropy to be reached
+    """
+    named = values if isinstance(values, Mapping) else {"": values}
+    curves = {name: _array(y, f"curve: values {name}".rstrip(), "(n,)", (1,)) for name, y in named.items()}
+    lengths = {len(y) for y in curves.values()} | ({len(x)} if x is not None else set())
+    if len(lengths) != 1:
+        raise InputError(f"curve: x and all curves must have one length, not {sorted(lengths)}.")
+    if log not in ("", "x", "y", "xy"):
+        raise InputError(f'curve: log must be "", "x", "y" or "xy", not {log!r}.')
+    x = np.arange(lengths.pop()) if x is None else _array(x, "curve: x", "(n,)", (1,))
+    shown = {"x": [x], "y": curves.values()}
+    log = [axis for axis in log if any(np.any(values > 0) for values in shown[axis])]
+    smoothed = {name: running_mean(y, smooth) for name, y in curves.items()}
+
+    def draw(ax: Axes) -> Callable[[int], None]:
+        from matplotlib.lines import Line2D
+
+        ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
+        ax.set_xscale("log" if "x" in log else "linear")
+        ax.set_yscale("log" if "y" in log else "linear")
+        for i, (name, y) in enumerate(curves.items()):
+            colour, dash = LINES[i % len(LINES)]
+            if smooth > 1:
+                ax.add_artist(Line2D(x, y, color=colour, alpha=0.25, linewidth=0.5))
+                usual = np.quantile(y[np.isfinite(y)], [0.01, 0.99]) if np.isfinite(y).any() else (1, 1)
+                ax.update_datalim(np.column_stack([x[[0, -1]], usual]))  # a few spikes may leave the picture
+            ax.plot(x, smoothed[name], dash, color=colour, linewidth=1.6, label=name)
+        for name, level in (levels or {}).items():
+            ax.axhline(level, color=INK, linewidth=1, linestyle=(0, (1, 2)), label=name)
+        ax.autoscale_view()
+        for name in log:
+            _plain_log_labels(ax, name)
+        if levels or any(curves):
+            ax.legend()
+        return lambda t: None
+
+    return Panel(draw, width=1.5)
+
+
+def trajectories(
+    paths: ArrayLike, title: str = "", extent: Extent | None = None, start: str = "start", end: str = "end"
+) -> Panel:
+    """Paths (steps, n, 2) of n points, pale at first and dark later; a ring marks the start and a dot the end.
+
+    Up to a hundred or so can be told apart.
+    """
+    paths = _clouds(paths, "trajectories: paths")
+    if len(paths) < 2:
+        raise InputError(f"trajectories: paths must have shape (steps, n, 2), two steps or more, not {paths.shape}.")
+    extent = _extent(_square_about(paths) if extent is None else extent)
+    pieces = np.stack([paths[:-1], paths[1:]], axis=2).reshape(-1, 2, 2)  # in order of time, so that late lies above
+    times = np.repeat(np.linspace(0, 1, len(paths) - 1), paths.shape[1])
+    alpha = float(np.clip(math.sqrt(20 / max(paths.shape[1], 1)), 0.2, 0.8))
+
+    def draw(ax: Axes) -> Callable[[int], None]:
+        from matplotlib.collections import LineCollection
+        from matplotlib.transforms import offset_copy
+
+        _plane(ax, title, extent)
+        below = offset_copy(ax.transAxes, ax.figure, 0, -36, units="points")  # clear of the axis label at any size
+        ax.add_collection(LineCollection(pieces, array=times, cmap=TIME, linewidths=0.6, alpha=alpha))
+        ax.plot(*paths[0].T, "o", markersize=3, markerfacecolor="white", markeredgecolor=INK, label=start, zorder=3)
+        ax.plot(*paths[-1].T, "o", markersize=3, markeredgewidth=0, color=VERMILION, label=end, zorder=4)
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=below, borderaxespad=0, ncols=2)
+        return lambda t: None
+
+    return Panel(draw)
+
+
+def overlay(*panels: Panel) -> Panel:
+    """Several panels on the same axes, the first at the bottom. Give them the same extent, and one of them a title."""
+    frames = _frames(panels)
+
+    def draw(ax: Axes) -> Callable[[int], None]:
+        titles, shows = [], []
+        for panel in panels:
+            shows.append(panel.draw(ax))
+            titles.append(ax.get_title())
+        ax.set_title(next(filter(None, titles), ""))
+        return lambda t: _show(panels, shows, t)
+
+    return Panel(draw, frames)
+
+
+def save(
+    path: str | os.PathLike, *panels: Panel, columns: int | None = None, caption: str = "", dpi: int = 150
+) -> None:
+    """Draws the panels side by side, or in rows of `columns`, as a PNG. Raises OutputError when that cannot be written.
+    """
+    with _style():
+        figure, show = _figure(panels, columns, caption, dpi)
+        show(_frames(panels) - 1)
+        with atomic(path) as temporary:
+            figure.savefig(temporary, format="png")
+
+
+def animate(
+    path: str | os.PathLike,
+    *panels: Panel,
+    captions: Sequence[str] | None = None,
+    fps: float = 15,
+    hold: float = 2.0,
+    columns: int | None = None,
+    dpi: int = 80,
+) -> None:
+    """Plays the frames of the panels side by side as a GIF that repeats for ever, resting `hold` seconds on the last.
+
+    captions: one line for each frame. All frames share one palette of 64 colours, so that nothing flickers.
+    Raises OutputError when the file cannot be written.
+    """
+    frames = _frames(panels)
+    captions = [""] * frames if captions is None else list(captions)
+    if len(captions) != frames:
+        raise InputError(f"animate: {frames} frames have {len(captions)} captions; give one for each.")
+    if not fps > 0:
+        raise InputError(f"animate: fps must be positive, not {fps}.")
+    with _style():
+        figure, show = _figure(panels, columns, captions[0], dpi)
+        figure.canvas.draw()
+        figure.set_layout_engine("none")  # laid out once, or the panels would tremble
+        images = _shared_palette([_snapshot(figure, show, t, caption) for t, caption in enumerate(captions)])
+    durations = [1000 / fps] * (frames - 1) + [1000 / fps + 1000 * hold]
+    with atomic(path) as temporary:
+        images[0].save(
+            temporary, format="GIF", save_all=True, append_images=images[1:], duration=durations, loop=0, optimize=False
+        )
+
+
+def grid(extent: Extent, cells: int = 64) -> np.ndarray:
+    """The centres of cells x cells tiles of the extent, (cells, cells, 2): where to evaluate a density to draw it."""
+    left, right, bottom, top = _extent(extent)
+    middles = (np.arange(cells) + 0.5) / cells
+    return np.stack(np.meshgrid(left + (right - left) * middles, bottom + (top - bottom) * middles), axis=-1)
+
+
+def histogram(points: ArrayLike, extent: Extent, cells: int = 64) -> np.ndarray:
+    """The density of points (n, 2), or of each cloud of (frames, n, 2), on the cells of `grid`: count / (n * area).
+
+    Points outside the extent count in n, so that the values compare with those of the exact density.
+    """
+    clouds = _clouds(points, "histogram: points")
+    left, right, bottom, top = _extent(extent)
+    area = (right - left) * (top - bottom) / cells**2
+    density = np.empty((len(clouds), cells, cells))
+    for t, (x, y) in enumerate(np.moveaxis(clouds, -1, 1)):
+        column = np.floor((x - left) / (right - left) * cells)
+        row = np.floor((y - bottom) / (top - bottom) * cells)
+        inside = (column >= 0) & (column < cells) & (row >= 0) & (row < cells)  # False for NaN too
+        cell = (row[inside] * cells + column[inside]).astype(np.int64)
+        density[t] = np.bincount(cell, minlength=cells**2).reshape(cells, cells) / (max(len(x), 1) * area)
+    return density[0] if np.ndim(points) == 2 else density
+
+
+def running_mean(values: ArrayLike, width: int) -> np.ndarray:
+    """The mean over `width` values about each (over fewer near the ends), leaving out what is not finite."""
+    values = np.asarray(values, np.float64)
+    if width < 1:
+        raise InputError(f"running_mean: the width to smooth over must be at least 1, not {width}.")
+    index, finite = np.arange(len(values)), np.isfinite(values)
+    first = np.maximum(index - (width - 1) // 2, 0)
+    last = np.minimum(index + width // 2 + 1, len(values))
+    sums = np.cumsum(np.append(0, np.where(finite, values, 0)))
+    counts = np.cumsum(np.append(0, finite))
+    with np.errstate(invalid="ignore"):
+        return (sums[last] - sums[first]) / (counts[last] - counts[first])
+
+
+def _figure(
+    panels: Sequence[Panel], columns: int | None, caption: str, dpi: int
+) -> tuple[Figure, Callable[[int], None]]:
+    """A figure with the panels drawn on it, and the function that turns all of them to frame t."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    _frames(panels)
+    columns = min(columns or len(panels), len(panels))
+    rows = math.ceil(len(panels) / columns)
+    widths = [max(panel.width for panel in panels[column::columns]) for column in range(columns)]
+    figure = Figure((PANEL * sum(widths), PANEL * rows + (0.35 if caption else 0)), dpi, layout="constrained")
+    FigureCanvasAgg(figure)
+    if caption:
+        figure.suptitle(caption, fontsize=11)
+    cells = figure.add_gridspec(rows, columns, width_ratios=widths)
+    shows = [panel.draw(figure.add_subplot(cell)) for panel, cell in zip(panels, cells, strict=False)]
+
+    def show(t: int) -> None:
+        _show(panels, shows, t)
+
+    show(0)
+    return figure, show
+
+
+def _snapshot(figure: Figure, show: Callable[[int], None], t: int, caption: str) -> np.ndarray:
+    """Frame t as pixels, (height, width, 3)."""
+    show(t)
+    for text in figure.texts:  # none, if there are no captions
+        text.set_text(caption)
+    figure.canvas.draw()
+    return np.array(figure.canvas.buffer_rgba())[..., :3]
+
+
+def _shared_palette(frames: list[np.ndarray], colours: int = 64) -> list:
+    """Frames as Pillow images that share one palette: greys for paper and text, and a median cut of eight frames."""
+    from PIL import Image
+
+    pixels = np.concatenate(frames[:: math.ceil(len(frames) / 8)]).reshape(-1, 3)
+    pixels = pixels[(pixels < 248).any(axis=1)]  # an entry near white, but not quite, would tint the paper
+    pixels = np.append(pixels, np.zeros((1, 3), np.uint8), axis=0)  # one at least
+    greys = np.repeat([255, 204, 153, 102, 51], 3).tolist()
+    palette = Image.fromarray(pixels[None]).quantize(colours - 5, Image.Quantize.MEDIANCUT)
+    palette.putpalette(greys + palette.getpalette())
+    return [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+
+
+def _frames(panels: Sequence[Panel]) -> int:
+    counts = {panel.frames for panel in panels} - {1}
+    if not panels or len(counts) > 1:
+        raise InputError(f"panels must be at least one, and have 1 frame or the same number, not {sorted(counts)}.")
+    return counts.pop() if counts else 1
+
+
+def _show(panels: Sequence[Panel], shows: Sequence[Callable[[int], None]], t: int) -> None:
+    for panel, show in zip(panels, shows, strict=True):
+        show(min(t, panel.frames - 1))
+
+
+@contextlib.contextmanager
+def _style() -> Iterator[None]:
+    """Matplotlib's defaults with ours on top, whatever the user has set; theirs return afterwards."""
+    import matplotlib
+
+    defaults = {key: value for key, value in matplotlib.rcParamsDefault.items() if key != "backend"}
+    with matplotlib.rc_context({**defaults, **STYLE}):
+        yield
+
+
+def _plane(ax: Axes, title: str, extent: Extent) -> None:
+    ax.set(title=title, xlabel="$x_1$", ylabel="$x_2$", xlim=extent[:2], ylim=extent[2:], aspect="equal")
+
+
+def _plain_log_labels(ax: Axes, name: str) -> None:
+    """Labels a logarithmic axis 0.3, 1, 20 in place of powers of ten, the fewer the more decades it spans."""
+    low, high = ax.get_xlim() if name == "x" else ax.get_ylim()
+    decades = math.log10(high / low)
+    digits = "1" if decades > 2 else "125" if decades > 1 else "1234568"
+
+    def label(value: float, position: int | None = None) -> str:
+        return f"{value:g}" if f"{value:e}"[0] in digits else ""
+
+    axis = ax.xaxis if name == "x" else ax.yaxis
+    axis.set_major_formatter(label)
+    axis.set_minor_formatter(label)
+
+
+def _square_about(points: np.ndarray) -> Extent:
+    flat = points.reshape(-1, 2)
+    flat = flat[np.isfinite(flat).all(1)]
+    if len(flat) == 0:
+        return (-1.0, 1.0, -1.0, 1.0)
+    low, high = flat.min(0), flat.max(0)
+    (x, y), half = (low + high) / 2, 0.53 * max(float(np.max(high - low)), 1e-6)
+    return (x - half, x + half, y - half, y + half)
+
+
+def _extent(extent: Extent) -> Extent:
+    left, right, bottom, top = extent
+    if not (np.isfinite(extent).all() and left < right and bottom < top):
+        raise InputError(f"extent must be finite, left < right and bottom < top, not {extent}.")
+    return extent
+
+
+def _clouds(points: ArrayLike, name: str) -> np.ndarray:
+    """(frames, n, 2); a cloud (n, 2) is one frame, and may be empty."""
+    points = np.asarray(points, np.float64)
+    if points.ndim not in (2, 3) or points.shape[-1] != 2 or (points.ndim == 3 and len(points) == 0):
+        raise InputError(f"{name} must have shape (n, 2) or (frames, n, 2), not {points.shape}.")
+    return points[None] if points.ndim == 2 else points
+
+
+def _array(values: ArrayLike, name: str, shape: str, ndims: tuple[int, ...]) -> np.ndarray:
+    values = np.asarray(values, np.float64)
+    if values.ndim not in ndims or values.size == 0:
+        raise InputError(f"{name} must have shape {shape}, none of them 0, not {values.shape}.")
+    return values
