@@ -109,6 +109,18 @@ def test_a_still_of_a_moving_panel_shows_its_end(tmp_path):
     assert not np.array_equal(pixels(tmp_path / "moving.png"), pixels(tmp_path / "start.png"))
 
 
+def test_an_animation_ends_on_the_still(tmp_path):
+    moving = overlay(heat_map(MAPS, EXTENT, "map", colours="Greys"), scatter(CLOUDS, extent=EXTENT))
+    covered = overlay(heat_map(MAPS, EXTENT, label="p"), trajectories(CLOUDS, extent=EXTENT))
+    panels = [moving, covered, PANELS["curve"]]
+    save(tmp_path / "still.png", *panels, caption="end", dpi=60)
+    animate(tmp_path / "moving.gif", *panels, captions=["", "middle", "end"], dpi=60)
+    with Image.open(tmp_path / "moving.gif") as gif:
+        gif.seek(2)
+        last = np.asarray(gif.convert("RGB"), np.int64)
+    assert np.abs(last - pixels(tmp_path / "still.png")).mean() < 2  # of 255: they differ by the palette alone
+
+
 def test_a_heat_map_has_its_rows_upwards_and_its_columns_to_the_right(tmp_path):
     density = np.zeros((2, 2))
     density[0, 1] = 1  # low y, high x
@@ -201,6 +213,7 @@ def test_empty_constant_and_broken_data_still_draw(tmp_path):
         (lambda path: heat_map(np.zeros(4), EXTENT), r"not \(4,\)"),
         (lambda path: heat_map(np.zeros((4, 4)), (1, 0, 0, 1)), "left < right"),
         (lambda path: heat_map(np.zeros((4, 4)), EXTENT, top=[1, 2]), "one number or 1"),
+        (lambda path: heat_map(MAPS, EXTENT, top=[1, 2, 3], label="p"), "one top for all frames"),
         (lambda path: curve([1, 2], x=[1, 2, 3]), "one length"),
         (lambda path: curve([1, 2], log="z"), "log must be"),
         (lambda path: curve({}), "one length"),

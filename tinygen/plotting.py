@@ -101,6 +101,8 @@ def heat_map(
         top = np.max(density, initial=0.0, where=np.isfinite(density))
     if np.shape(top) not in [(), (len(density),)] or not np.all(np.asarray(top) >= 0):
         raise InputError(f"heat_map: top must be one number or {len(density)}, none negative, not {top}.")
+    if label and np.ndim(top) and np.ptp(top) > 0:
+        raise InputError("heat_map: a colour bar has one scale; give one top for all frames, or no label.")
     tops = np.broadcast_to(np.where(np.asarray(top) > 0, top, 1.0), len(density))
 
     def draw(ax: Axes) -> Callable[[int], None]:
@@ -244,10 +246,8 @@ def animate(
     if not fps > 0:
         raise InputError(f"animate: fps must be positive, not {fps}.")
     with _style():
-        figure, show = _figure(panels, columns, captions[0], dpi)
-        figure.canvas.draw()
-        figure.set_layout_engine("none")  # laid out once, or the panels would tremble
-        images = _shared_palette([_snapshot(figure, show, t, caption) for t, caption in enumerate(captions)])
+        figure, show = _figure(panels, columns, max(captions, key=len), dpi)
+        images = _shared_palette(_snapshots(figure, show, captions))
     durations = [1000 / fps] * (frames - 1) + [1000 / fps + 1000 * hold]
     with atomic(path) as temporary:
         images[0].save(
@@ -319,13 +319,25 @@ def _figure(
     return figure, show
 
 
-def _snapshot(figure: Figure, show: Callable[[int], None], t: int, caption: str) -> np.ndarray:
-    """Frame t as pixels, (height, width, 3)."""
-    show(t)
-    for text in figure.texts:  # none, if there are no captions
-        text.set_text(caption)
+def _snapshots(figure: Figure, show: Callable[[int], None], captions: Sequence[str]) -> list[np.ndarray]:
+    """Each frame as pixels (height, width, 3). Layout, titles and ticks, most of the work, are drawn once."""
+    inside = [[*ax.images, *ax.collections, *ax.lines, *filter(None, [ax.get_legend()])] for ax in figure.axes]
+    changing = [artist for artists in inside for artist in sorted(artists, key=lambda artist: artist.zorder)]
+    changing += figure.texts  # the caption, if there is one
+    for artist in changing:
+        artist.set_animated(True)  # leaves it out of the drawing below
     figure.canvas.draw()
-    return np.array(figure.canvas.buffer_rgba())[..., :3]
+    ground = figure.canvas.copy_from_bbox(figure.bbox)
+    frames = []
+    for t, caption in enumerate(captions):
+        show(t)
+        for text in figure.texts:
+            text.set_text(caption)
+        figure.canvas.restore_region(ground)
+        for artist in changing:
+            figure.draw_artist(artist)
+        frames.append(np.array(figure.canvas.buffer_rgba())[..., :3])
+    return frames
 
 
 def _shared_palette(frames: list[np.ndarray], colours: int = 64) -> list:
