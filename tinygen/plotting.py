@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 Extent = tuple[float, float, float, float]
 
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
-INK, GREY = "#333333", "#B8B8B8"
+INK = "#333333"
 LINES = [(BLUE, "-"), (VERMILION, "--"), (GREEN, "-."), (PURPLE, ":")]
 HEAT, TIME = "magma", "viridis_r"  # colour maps of a density, and of time along a path
 
@@ -125,7 +125,7 @@ def curve(
     log: str = "",
     levels: Mapping[str, float] | None = None,
 ) -> Panel:
-    """One curve (n,), or several by name, over x (0 .. n - 1 unless given).
+    """One curve (n,), or several by name (four can be told apart), over x (0 .. n - 1 unless given).
 
     smooth: width of the running mean to draw; the raw values then stand behind it, pale
     log:    the axes that are logarithmic, "x", "y" or "xy"; one with nothing positive on it stays linear
@@ -144,17 +144,13 @@ def curve(
     smoothed = {name: running_mean(y, smooth) for name, y in curves.items()}
 
     def draw(ax: Axes) -> Callable[[int], None]:
-        from matplotlib.lines import Line2D
-
         ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
         ax.set_xscale("log" if "x" in log else "linear")
         ax.set_yscale("log" if "y" in log else "linear")
         for i, (name, y) in enumerate(curves.items()):
             colour, dash = LINES[i % len(LINES)]
             if smooth > 1:
-                ax.add_artist(Line2D(x, y, color=colour, alpha=0.25, linewidth=0.5))
-                usual = np.quantile(y[np.isfinite(y)], [0.01, 0.99]) if np.isfinite(y).any() else (1, 1)
-                ax.update_datalim(np.column_stack([x[[0, -1]], usual]))  # a few spikes may leave the picture
+                _pale_line(ax, x, y, colour)
             ax.plot(x, smoothed[name], dash, color=colour, linewidth=1.6, label=name)
         for name, level in (levels or {}).items():
             ax.axhline(level, color=INK, linewidth=1, linestyle=(0, (1, 2)), label=name)
@@ -199,7 +195,9 @@ def trajectories(
 
 
 def overlay(*panels: Panel) -> Panel:
-    """Several panels on the same axes, the first at the bottom. Give them the same extent, and one of them a title."""
+    """Several panels on the same axes: maps under paths, paths under points. The last one's extent holds, and the first
+    title that is not empty.
+    """
     frames = _frames(panels)
 
     def draw(ax: Axes) -> Callable[[int], None]:
@@ -210,7 +208,7 @@ def overlay(*panels: Panel) -> Panel:
         ax.set_title(next(filter(None, titles), ""))
         return lambda t: _show(panels, shows, t)
 
-    return Panel(draw, frames)
+    return Panel(draw, frames, max(panel.width for panel in panels))
 
 
 def save(
@@ -377,6 +375,16 @@ def _style() -> Iterator[None]:
 
 def _plane(ax: Axes, title: str, extent: Extent) -> None:
     ax.set(title=title, xlabel="$x_1$", ylabel="$x_2$", xlim=extent[:2], ylim=extent[2:], aspect="equal")
+
+
+def _pale_line(ax: Axes, x: np.ndarray, y: np.ndarray, colour: str) -> None:
+    """Raw values behind their running mean. The axes stretch to 98 % of them: spikes may leave the picture."""
+    from matplotlib.lines import Line2D
+
+    ax.add_artist(Line2D(x, y, color=colour, alpha=0.25, linewidth=0.5))
+    finite = np.isfinite(y)
+    if finite.any():
+        ax.update_datalim(np.column_stack([x[[0, -1]], np.quantile(y[finite], [0.01, 0.99])]))
 
 
 def _plain_log_labels(ax: Axes, name: str) -> None:
