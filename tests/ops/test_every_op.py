@@ -1,0 +1,147 @@
+"""Every op of the registry against finite differences and against the engine's contracts, at inputs that hypothesis
+draws from the op's own description."""
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from drawing import HypothesisDraw
+from hypothesis import assume, given, settings
+
+import tinygen
+from tinygen import autograd
+from tinygen.gradcheck import Kink, check_op
+from tinygen.registry import REGISTRY
+
+OPS = sorted(REGISTRY)
+every_op = pytest.mark.parametrize("name", OPS)
+
+
+def _tensors(operands, dtype=np.float64):
+    """Operands as leaves where they are floats."""
+    convert = lambda x: tinygen.tensor(x.astype(dtype), requires_grad=True) if _is_float(x) else x
+    return [convert(x) for x in operands]
+
+
+def _is_float(x):
+    return isinstance(x, np.ndarray) and x.dtype.kind == "f"
+
+
+def _floats(out):
+    return [y for y in (out if isinstance(out, tuple) else (out,)) if y.dtype.kind == "f"]
+
+
+@every_op
+@settings(max_examples=25)
+@given(data=st.data())
+def test_first_and_second_derivatives_agree_with_finite_differences(name, data):
+    try:
+        check_op(REGISTRY[name], HypothesisDraw(data))
+    except Kink:
+        assume(False)
+
+
+@every_op
+@settings(max_examples=10)
+@given(data=st.data())
+def test_the_vjp_is_the_same_on_arrays_and_on_tensors(name, data):
+    operands, params = REGISTRY[name].inputs(HypothesisDraw(data))
+    leaves = _tensors(operands)
+    asked = [x for x in leaves if isinstance(x, tinygen.Tensor)]
+    outs = [y for y in _floats(REGISTRY[name](*leaves, **params)) if y.requires_grad]
+    if not outs:
+        return
+    weights = [np.cos(np.arange(y.size)).reshape(y.shape) for y in outs]
+    on_tensors = autograd.grad(outs, asked, weights, create_graph=True, allow_unused=True)
+    on_arrays = autograd.grad(outs, asked, weights, allow_unused=True)
+    for a, b in zip(on_arrays, on_tensors, strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-12, atol=1e-14)
+
+
+@every_op
+@settings(max_examples=10)
+@given(data=st.data())
+def test_float32_stays_float32_and_inputs_are_not_touched(name, data):
+    operands, params = REGISTRY[name].inputs(HypothesisDraw(data))
+    if "dtype" in params:
+        params = {**params, "dtype": np.float32}
+    leaves = _tensors(operands, np.float32)
+    before = [x.numpy().copy() for x in leaves if isinstance(x, tinygen.Tensor)]
+    asked = [x for x in leaves if isinstance(x, tinygen.Tensor)]
+    outs = _floats(REGISTRY[name](*leaves, **params))
+    assert all(y.dtype == np.float32 and type(y.numpy()) is np.ndarray for y in outs)
+    outs = [y for y in outs if y.requires_grad]
+    if outs:
+        grads = autograd.grad(outs, asked, [np.ones(y.shape, np.float32) for y in outs], allow_unused=True)
+        assert all(g.dtype == np.float32 and g.shape == x.shape for g, x in zip(grads, asked, strict=True) if g is not None)
+    for x, old in zip(asked, before, strict=True):
+        np.testing.assert_array_equal(x.numpy(), old)
+
+
+@every_op
+@settings(max_examples=10)
+@given(data=st.data())
+def test_arrays_in_give_the_same_as_tensors_and_memory_order_does_not_matter(name, data):
+    operands, params = REGISTRY[name].inputs(HypothesisDraw(data))
+    strided = [_strided(x) if isinstance(x, np.ndarray) else x for x in operands]
+    plain = REGISTRY[name](*operands, **params)
+    tracked = REGISTRY[name](*_tensors(operands), **params)
+    scattered = REGISTRY[name](*strided, **params)
+    outs = [out if isinstance(out, tuple) else (out,) for out in (plain, tracked, scattered)]
+    for a, b, c in zip(*outs, strict=True):
+        np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=1e-12)
+        np.testing.assert_allclose(np.asarray(a), np.asarray(c), rtol=1e-12)
+
+
+def _strided(x):
+    """The same values in memory that is neither contiguous nor in row-major order."""
+    room = np.zeros(tuple(2 * side for side in x.shape[::-1]), x.dtype)
+    view = room[(..., *[slice(None, None, 2) for _ in x.shape])].T
+    view[...] = x
+    return view
+
+
+@every_op
+def test_no_output_is_its_operand(name):
+    """An output that were the operand's own array, not a view of it, would escape the versions that guard memory."""
+    from tinygen.domains import RandomDraw
+
+    operands, params = REGISTRY[name].inputs(RandomDraw(np.random.default_rng(0)))
+    leaves = _tensors(operands)
+    out = REGISTRY[name](*leaves, **params)
+    for y in out if isinstance(out, tuple) else (out,):
+        assert not any(isinstance(x, tinygen.Tensor) and y.numpy() is x.numpy() for x in leaves)
+
+
+@pytest.mark.parametrize("name", [name for name in OPS if getattr(REGISTRY[name], "derived", False)])
+def test_one_percent_planted_in_a_vjp_is_caught(name, monkeypatch):
+    """The harness itself: each operand's gradient in turn is made 1 % too large (or .01 where it is zero)."""
+    from tinygen.domains import RandomDraw
+    from tinygen.errors import GradientError
+
+    op = REGISTRY[name]
+    true_pull = op.pull_back
+    rng = np.random.default_rng(1)
+    places = op.differentiable if not op.variadic else [0]
+    for k, place in enumerate(places):
+
+        def wrong(g, saved, needs, k=k, place=place):
+            pulled = list(true_pull(g, saved, needs))
+            i = place if len(pulled) == len(needs) else k
+            if pulled[i] is not None:
+                zero = not np.any(np.asarray(pulled[i]))
+                pulled[i] = pulled[i] + 0.01 if zero else pulled[i] * 1.01
+            return pulled
+
+        monkeypatch.setattr(op, "pull_back", wrong)
+        caught = 0
+        for _ in range(25):
+            try:
+                check_op(op, RandomDraw(rng))
+            except GradientError:
+                caught += 1
+                break
+            except Kink:
+                continue
+        assert caught, f"an error of 1 % in the gradient of operand {place} of {name} went unseen"

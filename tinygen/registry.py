@@ -1,0 +1,497 @@
+"""What an op is: a forward function, its vector-Jacobian product, and a description of its valid inputs.
+
+    log = op("log", forward=np.log, vjp=lambda g, x: g / x, inputs=arrays(positive))
+
+    @op(inputs=arrays(positive, real))
+    def power(a, b, /):
+        return a**b
+
+    power.vjp(lambda g, a, b: g * b * a ** (b - 1), lambda g, a, out: g * out * log(a))
+
+**Operands and parameters.** Operands, the arrays that gradients flow to, stand before the slash; without a slash, every
+argument that has no default is one. What follows is a parameter: an axis, a shape, a stride.
+
+**A vjp names what it reads.** After the incoming gradient `g` it asks by name for operands, for `out`, for parameters,
+for `shapes` (the operands' shapes) or for `residual`; only that is kept alive for backward, and only that must not be
+written to. Either one function per operand, as above, or one function that returns a tuple and may ask for `needs`
+(which operands want a gradient). It undoes no broadcasting: backward does, for every op alike.
+
+**A vjp is written once** and uses only ops and operators. On arrays they compute and record nothing, so an ordinary
+backward pass runs at NumPy's speed; on Tensors they record, so the same source gives derivatives of any order.
+
+**The description of the inputs** is a function of a `draw` (see `tinygen.domains`). It drives the property tests, and
+without it an op cannot be registered, so a gradient that nobody checks cannot exist.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import sys
+import threading
+from collections.abc import Callable
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinygen import arrays
+from tinygen.errors import DtypeError, GraphError, InputError, NonFiniteError, TinygenError
+from tinygen.tensor import Tensor, Version, tick
+
+REGISTRY: dict[str, Op] = {}
+
+ndarray = np.ndarray
+FLOATS = FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+CONSTANT = Version()  # the version of what is not a Tensor: never written to, as far as anybody can see
+WEAK = frozenset((float, int, bool, type(None)))  # numbers that take the dtype of the arrays they meet
+REQUIRED = inspect.Parameter.empty
+PACKAGE = str(Path(__file__).parent)
+
+
+class Mode(threading.local):
+    """What the ops of this thread do besides computing."""
+
+    recording = True
+    watching = False  # detect_anomaly
+
+
+mode = Mode()
+
+
+class Node:
+    """One recorded call of an op. It holds arrays and parent nodes, never Tensors: no cycles, freed by counting alone."""
+
+    __slots__ = ("dtype", "op", "parents", "saved", "seq", "shape", "versions")
+
+
+class WatchedNode(Node):
+    """A node recorded under `detect_anomaly()`: it also knows its line and the checksums of what it saved."""
+
+    __slots__ = ("checksums", "line")
+
+
+class Selection:
+    """The i-th output of an op with several outputs, as a node of its own, so that every edge is one node.
+
+    Two selections of the same output are equal: backward makes new ones for outputs that a vjp reads.
+    """
+
+    __slots__ = ("dtype", "index", "parents", "seq", "shape")
+    op = None
+
+    def __init__(self, node: Node, index: int):
+        self.parents, self.index = (node,), index
+        self.seq = node.seq + 0.5  # right after the node, before anything that can use the output
+        self.shape, self.dtype = node.shape[index], node.dtype[index]
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is Selection and (other.parents[0], other.index) == (self.parents[0], self.index)
+
+    def __hash__(self) -> int:
+        return hash((self.parents[0], self.index))
+
+
+class Op:
+    """A differentiable function; see the module's docstring. Made by `op`, kept in `REGISTRY`."""
+
+    def __init__(self, name: str, forward: Callable, inputs: Callable, constants: tuple[str, ...] = (), residual=False):
+        """`constants` names operands without a gradient (indices, conditions, labels), which must not be floats.
+        With `residual=True` forward returns (out, residual), where the residual must be piecewise constant."""
+        self.name, self.forward, self.inputs, self.constants, self.residual = name, forward, inputs, constants, residual
+        self.__doc__, self.__name__ = forward.__doc__, name
+        self.operands, self.defaults, self.variadic = _signature(forward)
+        self.arity = -1 if self.variadic else len(self.operands)
+        self.plain = not (self.variadic or self.defaults or residual or constants)
+        self.joint, self.vjps, self.read_by, self.wants_needs = None, (), [], False
+        self.reads: tuple[str, ...] = ()
+        self.derived = False
+        self._picks: dict[Any, tuple] = {}
+
+    def __repr__(self) -> str:
+        return f"<op {self.name}>"
+
+    # -- the derivative ------------------------------------------------------------------------------------------
+
+    def vjp(self, *functions: Callable | None) -> Op:
+        """Declare the vector-Jacobian product: one function for all operands, or one each (None for a constant)."""
+        names = [_names(f) for f in functions]
+        self.reads = tuple(dict.fromkeys(name for group in names for name in group if name != "needs"))
+        known = (*self.operands, "out", *self.defaults, "shapes", "residual")
+        for name in self.reads:
+            if name not in known:
+                raise InputError(f"{self.name}: its vjp reads {name!r}; it can read {', '.join(known)} and needs.")
+        pick = lambda group: _picker([self.reads.index(name) for name in group if name != "needs"])
+        if len(functions) == 1 and (self.variadic or len(self.operands) - len(self.constants) > 1):
+            self.joint, self.wants_needs = functions[0], "needs" in names[0]
+        else:
+            self.vjps = tuple((f, pick(group)) for f, group in zip(functions, names, strict=True) if f)
+            self.read_by = [group for f, group in zip(functions, names, strict=True) if f]
+        self.derived = True
+        if not self.variadic:
+            self.differentiable = [i for i, name in enumerate(self.operands) if name not in self.constants]
+            if not self.joint and len(self.vjps) != len(self.differentiable):
+                raise InputError(f"{self.name}: {len(self.vjps)} vjps for {len(self.differentiable)} operands.")
+        return self
+
+    def pull_back(self, g: Any, saved: tuple, needs: list[bool]) -> list | tuple:
+        """The gradients of the operands given that of the output; None where `needs` is not true: nobody asks."""
+        if self.joint:
+            needs = {"needs": [bool(need) for need in needs]} if self.wants_needs else {}
+            return self.joint(g, *saved, **needs)
+        if self.constants:  # needs runs over all operands, the vjps over the differentiable ones
+            grads = [None] * len(needs)
+            for i, (f, pick) in zip(self.differentiable, self.vjps, strict=True):
+                grads[i] = f(g, *pick(saved)) if needs[i] else None
+            return grads
+        return [f(g, *pick(saved)) if need else None for (f, pick), need in zip(self.vjps, needs)]
+
+    def pull_back_recorded(self, node: Node, g: Any, needs: list[bool]) -> list | tuple:
+        """The same on Tensors, so that the vjp itself is recorded: what was saved gets its history back."""
+        return self.pull_back(g, self._with_history(node), needs)
+
+    def _with_history(self, node: Node) -> tuple:
+        """Saved arrays as Tensors: an operand's history is the parent's, an output's is the node itself."""
+        saved = list(node.saved)
+        for j, (name, version) in enumerate(zip(self.reads, node.versions)):
+            if saved[j] is None:
+                continue
+            if self.variadic and name == self.operands[0]:
+                saved[j] = tuple(map(_tensor, saved[j], node.parents, node.versions[len(self.reads) :]))
+            elif name in self.operands:
+                saved[j] = _tensor(saved[j], node.parents[self.operands.index(name)], version)
+            elif name == "out" and type(saved[j]) is tuple:
+                nodes = [Selection(node, i) for i in range(len(saved[j]))]
+                saved[j] = tuple(map(_tensor, saved[j], nodes, node.versions[len(self.reads) :]))
+            elif name == "out":
+                saved[j] = _tensor(saved[j], node, version)
+        return tuple(saved)
+
+    # -- the call ------------------------------------------------------------------------------------------------
+
+    def __call__(self, *args: Any, **params: Any) -> Any:
+        """Compute; record if an operand is a Tensor that requires a gradient.
+
+        Without a Tensor among the operands this is the forward function, with NumPy's rules. With one, the result is a
+        Tensor: Python and NumPy scalars are weak, lists become float32, integers take the float dtype of the rest.
+        """
+        if not self.plain or params or len(args) != self.arity:
+            args, params = self._bind(args, params)
+        values, parents, versions = [], [], []
+        dtype, mixed, tensors, tracked = None, False, False, False
+        for arg in args:
+            kind = type(arg)
+            if kind is Tensor or isinstance(arg, Tensor):
+                arg, node, version = arg._array, arg.node, arg.version
+                tensors = True
+                if node is not None:
+                    tracked = True
+            else:
+                node, version = None, CONSTANT
+                if kind not in WEAK and kind is not ndarray:
+                    arg = _constant(arg)
+                    kind = type(arg)
+            if kind not in WEAK and arg.dtype is not dtype:
+                mixed, dtype = mixed or dtype is not None, arg.dtype
+            values.append(arg)
+            parents.append(node)
+            versions.append(version)
+        if not tensors:
+            values = args
+        elif mixed or self.constants:
+            values, dtype = self._unify(values)
+        try:
+            out = self.forward(*values, **params)
+        except (ValueError, TypeError, IndexError) as error:
+            raise explain(self.name, error, values) from (None if isinstance(error, TinygenError) else error)
+        out, residual = out if self.residual else (out, None)
+        if not tensors:
+            return out
+        if type(out) is tuple:
+            return self._several(values, parents, versions, params, dtype, out, tracked)
+        if type(out) is not ndarray or out.dtype is not dtype:
+            out = _settle(out, dtype)
+        result = Tensor(out)
+        if out.base is not None:
+            result.version = _version(out, values, versions)
+        if mode.watching:
+            watch(self.name, values, (out,))
+        if tracked and mode.recording:
+            dtype = out.dtype
+            if dtype is FLOAT32 or dtype is FLOAT64 or dtype in FLOATS:
+                node = Node() if not mode.watching else WatchedNode()
+                node.op, node.parents, node.shape, node.dtype, node.seq = self, parents, out.shape, dtype, tick()
+                if self.reads:
+                    versions += (result.version, CONSTANT)
+                    self._save(node, values, versions, out, params, residual)
+                else:
+                    node.saved = node.versions = ()
+                    if not self.derived:
+                        raise self._no_derivative()
+                result.node = node
+        return result
+
+    def _no_derivative(self) -> GraphError:
+        return GraphError(f"{self.name} has no derivative; use stop_gradient on its input if none is meant.")
+
+    def _save(self, node: Node, values: list, versions: list, out: Any, params: dict, residual: Any) -> None:
+        """Keep what the vjp reads, and no more: nothing that only an untracked operand's gradient would need."""
+        pool = [*values, out] if not self.variadic else [tuple(values), out]
+        if not self.plain or "shapes" in self.reads:
+            pool += [*params.values(), tuple([getattr(value, "shape", ()) for value in values]), residual]
+        parents = node.parents
+        mask = None if None not in parents else tuple([parent is None for parent in parents])
+        pick_saved, pick_versions = self._picks.get(mask) or self._plan(mask)
+        node.saved = pick_saved(pool)
+        if self.variadic:  # one entry of the pool stands for all operands, whose versions follow those of what is read
+            node.versions = (CONSTANT,) * len(self.reads) + tuple(versions)
+        else:
+            node.versions = pick_versions(versions)
+        if mode.watching:
+            node.line = caller()
+            node.checksums = [checksum(value) for value in node.saved]
+
+    def _plan(self, mask: tuple[bool, ...] | None) -> tuple[Callable, Callable]:
+        """Which places of the pool and of the versions to keep when the operands in `mask` are constants (None: none is)."""
+        names = [*self.operands, "out", *self.defaults, "shapes", "residual"]
+        reads = set(self.reads)
+        if mask and not self.joint:
+            tracked = [not mask[i] for i in self.differentiable]
+            reads = {name for group, wanted in zip(self.read_by, tracked, strict=True) if wanted for name in group}
+        places = [names.index(name) if name in reads else None for name in self.reads]
+        n = len(self.operands)  # the versions are those of the operands, of out, and CONSTANT for all else
+        pick_versions = _picker([i if i is not None and i <= n else -1 for i in places])
+        self._picks[mask] = picks = _picker(places), pick_versions
+        return picks
+
+    def _several(self, values, parents, versions, params, dtype, outs, tracked) -> tuple[Tensor, ...]:
+        """Wrap several outputs; integer and boolean ones take no part in the graph."""
+        outs = tuple([_settle(out, dtype) for out in outs])
+        results = tuple([Tensor(out) for out in outs])
+        for result in results:
+            result.version = _version(result._array, values, versions)
+        if mode.watching:
+            watch(self.name, values, outs)
+        if tracked and mode.recording:
+            if not self.derived:
+                raise self._no_derivative()
+            node = Node() if not mode.watching else WatchedNode()
+            node.op, node.parents, node.seq, node.saved, node.versions = self, parents, tick(), (), ()
+            node.shape, node.dtype = tuple([out.shape for out in outs]), tuple([out.dtype for out in outs])
+            for i, result in enumerate(results):
+                if result.dtype in FLOATS:
+                    result.node = Selection(node, i)
+            if self.reads:
+                versions += (CONSTANT, CONSTANT)
+                self._save(node, values, versions, outs, params, None)
+                if "out" in self.reads:
+                    node.versions += tuple([result.version for result in results])
+        return results
+
+    def _bind(self, args: tuple, params: dict) -> tuple[tuple, dict]:
+        """Operands, and every parameter by name with its default filled in."""
+        n = len(args) if self.variadic else self.arity
+        bound = dict(self.defaults)
+        if len(args) - n > len(bound):
+            raise InputError(f"{self.name}: {len(args)} arguments given; it takes {self._usage()}.")
+        bound.update(zip(bound, args[n:], strict=False))
+        for name, value in params.items():
+            if name not in self.defaults:
+                near = difflib.get_close_matches(name, self.defaults, 1)
+                hint = f"; did you mean {near[0]}?" if near else "."
+                raise InputError(f"{self.name}: unknown parameter {name!r}; it takes {self._usage()}{hint}")
+            bound[name] = value
+        args = args[:n] + (None,) * (n - len(args))
+        missing = [name for name, value in bound.items() if value is REQUIRED]
+        if not self.variadic:
+            missing += [name for name, a in zip(self.operands, args, strict=True) if a is None and name not in self.optional]
+        if missing:
+            raise InputError(f"{self.name}: {' and '.join(missing)} missing; it takes {self._usage()}.")
+        for name, value in bound.items():
+            if isinstance(value, Tensor):
+                if value.requires_grad:
+                    raise GraphError(f"{self.name}: no gradient flows to the parameter {name!r}; pass {name}.detach().")
+                bound[name] = value._array
+        return args, bound
+
+    def _usage(self) -> str:
+        return f"({', '.join([*self.operands, *self.defaults])})"
+
+    @property
+    def optional(self) -> tuple[str, ...]:
+        """Operands that may be None: those whose default is None."""
+        if isinstance(self.forward, np.ufunc):
+            return ()
+        signature = inspect.signature(self.forward).parameters
+        return tuple(name for name in self.operands if signature[name].default is None)
+
+    def _unify(self, values: list) -> tuple[list, Any]:
+        """One float dtype for all: integers take it, a second width is an error. Constants must not be floats."""
+        free = [name in self.constants for name in self.operands] if not self.variadic else [False] * len(values)
+        for name, value, constant in zip(self.operands, values, free, strict=False):
+            kind = value.dtype if hasattr(value, "dtype") else type(value).__name__
+            if constant and kind != "int" and kind != "bool" and getattr(kind, "kind", "f") not in "iub":
+                raise explain(self.name, DtypeError(f"{name} must be integers or booleans, not {kind}"), values)
+        dtypes = [v.dtype for v, skip in zip(values, free, strict=True) if not skip and hasattr(v, "dtype")]
+        floats = {d for d in dtypes if d in FLOATS}
+        if len(floats) > 1:
+            rule = "two float widths in one op; convert one, for example with x.astype(np.float32)"
+            raise explain(self.name, DtypeError(rule), values)
+        dtype = floats.pop() if floats else (dtypes[0] if dtypes else None)
+        if dtype in FLOATS:
+            widen = lambda v, skip: not skip and hasattr(v, "dtype") and v.dtype.kind in "iu"
+            values = [v.astype(dtype) if widen(v, s) else v for v, s in zip(values, free, strict=True)]
+        return values, dtype
+
+
+# -- declaring an op -------------------------------------------------------------------------------------------------
+
+
+def op(name: str | None = None, *, forward: Callable | None = None, vjp: Any = None, inputs: Callable, **options) -> Any:
+    """Register an op: `log = op("log", forward=..., vjp=..., inputs=...)`, or `@op(inputs=...)` over a function whose
+    derivative follows as `name.vjp(...)`. `vjp` is one function or a tuple with one per operand; an op whose outputs
+    are integers or booleans has none. Options: `constants`, `residual` (see `Op`)."""
+    if inputs is None:
+        raise InputError(f"op {name}: describe its valid inputs (inputs=...), or its gradient could never be checked.")
+
+    def register(function: Callable) -> Op:
+        made = Op(name or function.__name__, function, inputs, **options)
+        if made.name in REGISTRY:
+            raise InputError(f"op {made.name}: there is an op of this name already; choose another.")
+        if vjp is not None:
+            made.vjp(*(vjp if isinstance(vjp, tuple) else (vjp,)))
+        REGISTRY[made.name] = made
+        return made
+
+    return register(forward) if forward is not None else register
+
+
+def _signature(function: Callable) -> tuple[tuple[str, ...], dict[str, Any], bool]:
+    """Operand names, parameters with defaults, and whether the operands are `*args`."""
+    if isinstance(function, np.ufunc):
+        return (("x",) if function.nin == 1 else ("a", "b")), {}, False
+    parameters = list(inspect.signature(function).parameters.values())
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        kinds = {p.kind is p.VAR_POSITIONAL: p for p in parameters}
+        return (kinds[True].name,), {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}, True
+    slash = any(p.kind is p.POSITIONAL_ONLY for p in parameters)
+    operand = lambda p: p.kind is p.POSITIONAL_ONLY if slash else p.default is REQUIRED
+    names = tuple(p.name for p in parameters if operand(p))
+    return names, {p.name: p.default for p in parameters if not operand(p)}, False
+
+
+def _names(function: Callable | None) -> list[str]:
+    """What a vjp reads: its arguments after the gradient."""
+    return list(inspect.signature(function).parameters)[1:] if function else []
+
+
+def _picker(places: list[int | None]) -> Callable[[Any], tuple]:
+    """A function that takes those places of a sequence, with None for a place that is None."""
+    if None in places:
+        return lambda pool: tuple([None if i is None else pool[i] for i in places])
+    if len(places) > 1:
+        return itemgetter(*places)
+    return (lambda pool: (pool[places[0]],)) if places else (lambda pool: ())
+
+
+# -- values ----------------------------------------------------------------------------------------------------------
+
+
+def _constant(value: Any) -> Any:
+    """An operand that is not a Tensor: numbers stay weak, lists become float32 arrays, None stays."""
+    if type(value) in WEAK or type(value) is np.ndarray:
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, int | float):
+        return int(value) if isinstance(value, int) else float(value)
+    return value if arrays.is_array(value) else np.asarray(value, np.float32)
+
+
+def _tensor(array: Any, node: Any, version: Version) -> Any:
+    """`array` as a Tensor with that history; constants stay what they are."""
+    if node is None or array.dtype not in FLOATS:
+        return array
+    out = Tensor(array)
+    out.node, out.version = node, version
+    return out
+
+
+def _settle(out: Any, dtype: Any) -> Any:
+    """An array always, also 0-d; and float32 where NumPy made float64 of integers."""
+    if isinstance(out, np.generic):
+        out = np.asarray(out)
+    if out.dtype == np.float64 and dtype != np.float64:
+        out = out.astype(np.float32)
+    return out
+
+
+def _version(out: Any, values: list, versions: list) -> Version:
+    """The version of the operand whose memory the output views, or a new one."""
+    for value, version in zip(values, versions, strict=False):
+        if type(value) is type(out) and version is not CONSTANT and arrays.xp(out).may_share_memory(value, out):
+            version.shared = True
+            return version
+    return Version()
+
+
+# -- telling what went wrong -----------------------------------------------------------------------------------------
+
+
+class OpIndexError(TinygenError, IndexError):
+    """An index outside its array."""
+
+
+def explain(name: str, error: Exception, values: Any) -> TinygenError:
+    """The error of an op, with the op, the operands' shapes, dtypes and devices, the rule broken, and the line."""
+    told = [describe(value) for value in values]
+    kind = type(error)
+    if not isinstance(error, TinygenError):
+        kind = {TypeError: DtypeError, IndexError: OpIndexError}.get(kind, InputError)
+    if getattr(error, "line", None):  # an op inside this one has told already
+        return error
+    made = kind(f"{name}({', '.join(told)}): {str(error).rstrip('.')}.")
+    made.line = caller()
+    return made
+
+
+def describe(value: Any) -> str:
+    """`float32 (64, 20)`, with the device when it is not the CPU; plain values as they are."""
+    if not hasattr(value, "shape"):
+        return repr(value)
+    device = "" if arrays.device_of(value) == "cpu" else " on cuda"
+    return f"{value.dtype} {tuple(value.shape)}{device}"
+
+
+def caller() -> str | None:
+    """File and line of the innermost frame outside tinygen."""
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(PACKAGE):
+        frame = frame.f_back
+    if frame is None:
+        return None
+    path = Path(frame.f_code.co_filename)
+    return f"{'/'.join(path.parts[-2:])}:{frame.f_lineno}"
+
+
+def watch(name: str, values: Any, outs: tuple) -> None:
+    """Raise if an output is not finite, and say whether the op made it so or was given it."""
+    if all(_finite(out) for out in outs):
+        return
+    given = [i for i, value in enumerate(values) if not _finite(value)]
+    blame = f"operand {given[0]} already held one" if given else "its operands were finite"
+    raise explain(name, NonFiniteError(f"the result holds a NaN or an infinity; {blame}"), values)
+
+
+def _finite(value: Any) -> bool:
+    dtype = getattr(value, "dtype", None)
+    return dtype not in FLOATS or bool(arrays.xp(value).isfinite(value).all())
+
+
+def checksum(value: Any) -> int:
+    import zlib
+
+    if isinstance(value, tuple):
+        return hash(tuple(map(checksum, value)))
+    return zlib.crc32(np.ascontiguousarray(arrays.to_numpy(value))) if arrays.is_array(value) else 0
