@@ -12,7 +12,7 @@ import numba
 from numba.core import event
 
 _log = logging.getLogger("tinygen.kernels")
-_kernels = set()                                                            # every dispatcher that `kernel` has made
+_kernels: dict[Callable, str] = {}                                   # what `kernel` has made, and how long it is kept
 
 
 def kernel(function: Callable | None = None, *, fastmath: bool | set[str] = False) -> Callable:
@@ -24,20 +24,21 @@ def kernel(function: Callable | None = None, *, fastmath: bool | set[str] = Fals
     if function is None:
         return lambda function: kernel(function, fastmath=fastmath)
     dispatcher = numba.njit(nogil=True, error_model="numpy", fastmath=fastmath)(function)
-    _keep_on_disk(dispatcher)
-    _kernels.add(dispatcher)
+    _kernels[dispatcher] = _keep_on_disk(dispatcher)
     return dispatcher
 
 
-def _keep_on_disk(dispatcher) -> None:
+def _keep_on_disk(dispatcher) -> str:
     try:
         dispatcher.enable_caching()
-    except RuntimeError:           # neither __pycache__ nor the user's cache folder can be written: compile in each run
-        _log.info("no folder to keep compiled kernels in; set NUMBA_CACHE_DIR to a writable one")
-        return
+    except RuntimeError:                      # neither __pycache__ nor the user's own cache folder can be written to
+        return "again in each run, unless NUMBA_CACHE_DIR names a folder that can be written to"
     # Numba looks only at the file of the function itself. A kernel that calls another, edited, would go on running the
     # old one; so its stamp covers every file that it draws code from.
-    dispatcher._cache._cache_file._source_stamp = sorted(_sources(dispatcher.py_func))
+    index = getattr(dispatcher._cache, "_cache_file", None)
+    if index is not None:
+        index._source_stamp = sorted(_sources(dispatcher.py_func))
+    return "once; kept on disk"
 
 
 def _sources(function) -> set[tuple[str, int, int]]:
@@ -60,7 +61,8 @@ class _Announcer(event.Listener):
     def on_start(self, compilation) -> None:
         dispatcher = compilation.data["dispatcher"]
         if self.depth == 0 and dispatcher in _kernels:
-            _log.warning("tinygen: compiling %s for this machine (once; kept on disk)", dispatcher.py_func.__name__)
+            name, lasting = dispatcher.py_func.__name__, _kernels[dispatcher]
+            _log.warning("tinygen: compiling %s for this machine (%s)", name, lasting)
         self.depth += 1
 
     def on_end(self, compilation) -> None:

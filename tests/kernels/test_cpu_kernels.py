@@ -165,10 +165,11 @@ def test_kernels_divide_by_zero_as_numpy_does():
     assert reciprocal(np.float32(0)) == INF
 
 
-def test_a_kernel_whose_binary_cannot_be_kept_still_runs():
+def test_a_kernel_whose_binary_cannot_be_kept_runs_and_says_so(caplog):
     names = {}
     exec(compile("def twice(x):\n    return x + x\n", "no_such_file.py", "exec"), names)
     assert kernel(names["twice"])(2) == 4
+    assert "compiling twice for this machine (again in each run" in caplog.text
 
 
 def test_compiling_is_announced_once_and_an_edit_to_a_part_recompiles_what_calls_it(tmp_path):
