@@ -208,8 +208,9 @@ def test_a_file_that_does_not_parse_or_declare_is_named_with_its_line(folder):
 
 
 def test_ctrl_c_ends_a_run_with_one_sentence_and_status_130(folder):
-    text = MEAN.replace("    def step(i, rng):\n", "    def step(i, rng):\n        i == 9 and print('ninth step', flush=True)\n")
-    (folder / "mean.py").write_text(text)
+    first_line = "    def step(i, rng):\n"
+    talking = first_line + "        i == 9 and print('ninth step', flush=True)\n"
+    (folder / "mean.py").write_text(MEAN.replace(first_line, talking))
     process = start(folder, "mean", "--steps", str(10**9), "--budget", "1")
     assert any("ninth step" in line for line in process.stdout)
     process.send_signal(signal.SIGINT)
