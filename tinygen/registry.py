@@ -107,6 +107,7 @@ class Op:
         self.joint, self.vjps, self.read_by, self.wants_needs = None, (), [], False
         self.reads: tuple[str, ...] = ()
         self.derived = False
+        self.lean = self.plain  # one output, and a vjp that reads nothing but operands and it
         self._picks: dict[Any, tuple] = {}
 
     def __repr__(self) -> str:
@@ -128,7 +129,8 @@ class Op:
         else:
             self.vjps = tuple((f, pick(group)) for f, group in zip(functions, names, strict=True) if f)
             self.read_by = [group for f, group in zip(functions, names, strict=True) if f]
-        self.derived = True
+        self.derived, self._picks = True, {}
+        self.lean = self.plain and "shapes" not in self.reads
         if not self.variadic:
             self.differentiable = [i for i, name in enumerate(self.operands) if name not in self.constants]
             if not self.joint and len(self.vjps) != len(self.differentiable):
@@ -179,33 +181,37 @@ class Op:
         if not self.plain or params or len(args) != self.arity:
             args, params = self._bind(args, params)
         values, parents, versions = [], [], []
-        dtype, mixed, tensors, tracked = None, False, False, False
+        dtype, mixed, tensors, tracked, bit = None, False, False, 0, 1
         for arg in args:
             kind = type(arg)
             if kind is Tensor or isinstance(arg, Tensor):
-                arg, node, version = arg._array, arg.node, arg.version
                 tensors = True
+                node, version, arg = arg.node, arg.version, arg._array
                 if node is not None:
-                    tracked = True
+                    tracked += bit
+                if arg.dtype is not dtype:
+                    mixed, dtype = mixed or dtype is not None, arg.dtype
             else:
                 node, version = None, CONSTANT
-                if kind not in WEAK and kind is not ndarray:
+                if kind not in WEAK:
                     arg = _constant(arg)
-                    kind = type(arg)
-            if kind not in WEAK and arg.dtype is not dtype:
-                mixed, dtype = mixed or dtype is not None, arg.dtype
+                    if type(arg) not in WEAK and arg.dtype is not dtype:
+                        mixed, dtype = mixed or dtype is not None, arg.dtype
             values.append(arg)
             parents.append(node)
             versions.append(version)
+            bit += bit
         if not tensors:
             values = args
         elif mixed or self.constants:
             values, dtype = self._unify(values)
+        residual = None
         try:
-            out = self.forward(*values, **params)
+            out = self.forward(*values, **params) if params else self.forward(*values)
         except (ValueError, TypeError, IndexError) as error:
             raise explain(self.name, error, values) from (None if isinstance(error, TinygenError) else error)
-        out, residual = out if self.residual else (out, None)
+        if self.residual:
+            out, residual = out
         if not tensors:
             return out
         if type(out) is tuple:
@@ -220,49 +226,47 @@ class Op:
         if tracked and mode.recording:
             dtype = out.dtype
             if dtype is FLOAT32 or dtype is FLOAT64 or dtype in FLOATS:
-                node = Node() if not mode.watching else WatchedNode()
+                result.node = node = Node() if not mode.watching else WatchedNode()
                 node.op, node.parents, node.shape, node.dtype, node.seq = self, parents, out.shape, dtype, tick()
-                if self.reads:
+                if self.lean:  # _save for the common case, without the call
+                    values += (out, None)
                     versions += (result.version, CONSTANT)
-                    self._save(node, values, versions, out, params, residual)
+                    pick_saved, pick_versions = self._picks.get(tracked) or self._plan(tracked)
+                    node.saved, node.versions = pick_saved(values), pick_versions(versions)
                 else:
-                    node.saved = node.versions = ()
-                    if not self.derived:
-                        raise self._no_derivative()
-                result.node = node
+                    self._save(node, values, versions, out, result.version, params, residual, tracked)
+                if mode.watching:
+                    _stamp(node)
         return result
 
-    def _no_derivative(self) -> GraphError:
-        return GraphError(f"{self.name} has no derivative; use stop_gradient on its input if none is meant.")
+    def _save(self, node, values, versions, out, version, params, residual, tracked) -> None:
+        """Keep what the vjp reads, and no more: nothing that only an untracked operand's gradient would need.
 
-    def _save(self, node: Node, values: list, versions: list, out: Any, params: dict, residual: Any) -> None:
-        """Keep what the vjp reads, and no more: nothing that only an untracked operand's gradient would need."""
-        pool = [*values, out] if not self.variadic else [tuple(values), out]
-        if not self.plain or "shapes" in self.reads:
-            pool += [*params.values(), tuple([getattr(value, "shape", ()) for value in values]), residual]
-        parents = node.parents
-        mask = None if None not in parents else tuple([parent is None for parent in parents])
-        pick_saved, pick_versions = self._picks.get(mask) or self._plan(mask)
-        node.saved = pick_saved(pool)
+        What can be read stands in one list, the pool, in the order of `_plan`; a second list holds the versions.
+        """
+        shapes = tuple([getattr(value, "shape", ()) for value in values])
+        if self.variadic:
+            values, tracked = [tuple(values)], None
+        picks = self._picks.get(tracked) or self._plan(tracked)
+        node.saved = picks[0]([*values, out, None, *params.values(), shapes, residual])
         if self.variadic:  # one entry of the pool stands for all operands, whose versions follow those of what is read
             node.versions = (CONSTANT,) * len(self.reads) + tuple(versions)
         else:
-            node.versions = pick_versions(versions)
-        if mode.watching:
-            node.line = caller()
-            node.checksums = [checksum(value) for value in node.saved]
+            versions += (version, CONSTANT)
+            node.versions = picks[1](versions)
 
-    def _plan(self, mask: tuple[bool, ...] | None) -> tuple[Callable, Callable]:
-        """Which places of the pool and of the versions to keep when the operands in `mask` are constants (None: none is)."""
-        names = [*self.operands, "out", *self.defaults, "shapes", "residual"]
-        reads = set(self.reads)
-        if mask and not self.joint:
-            tracked = [not mask[i] for i in self.differentiable]
-            reads = {name for group, wanted in zip(self.read_by, tracked, strict=True) if wanted for name in group}
-        places = [names.index(name) if name in reads else None for name in self.reads]
-        n = len(self.operands)  # the versions are those of the operands, of out, and CONSTANT for all else
-        pick_versions = _picker([i if i is not None and i <= n else -1 for i in places])
-        self._picks[mask] = picks = _picker(places), pick_versions
+    def _plan(self, tracked: int | None) -> tuple[Callable, Callable]:
+        """How to pick what to keep from the pool and from the versions, when the operands in the bits of `tracked`
+        want a gradient. What nobody needs becomes the None after the output."""
+        if not self.derived:
+            raise GraphError(f"{self.name} has no derivative; use stop_gradient on its input if none is meant.")
+        names = [*self.operands, "out", None, *self.defaults, "shapes", "residual"]
+        reads, nothing = set(self.reads), len(self.operands) + 1
+        if tracked is not None and not self.joint:
+            wanted = [tracked >> i & 1 for i in self.differentiable]
+            reads = {name for group, want in zip(self.read_by, wanted) if want for name in group}
+        places = [names.index(name) if name in reads else nothing for name in self.reads]
+        self._picks[tracked] = picks = _picker(places), _picker([min(place, nothing) for place in places])
         return picks
 
     def _several(self, values, parents, versions, params, dtype, outs, tracked) -> tuple[Tensor, ...]:
@@ -274,19 +278,17 @@ class Op:
         if mode.watching:
             watch(self.name, values, outs)
         if tracked and mode.recording:
-            if not self.derived:
-                raise self._no_derivative()
             node = Node() if not mode.watching else WatchedNode()
             node.op, node.parents, node.seq, node.saved, node.versions = self, parents, tick(), (), ()
             node.shape, node.dtype = tuple([out.shape for out in outs]), tuple([out.dtype for out in outs])
             for i, result in enumerate(results):
                 if result.dtype in FLOATS:
                     result.node = Selection(node, i)
-            if self.reads:
-                versions += (CONSTANT, CONSTANT)
-                self._save(node, values, versions, outs, params, None)
-                if "out" in self.reads:
-                    node.versions += tuple([result.version for result in results])
+            self._save(node, values, versions, outs, CONSTANT, params, None, tracked)
+            if "out" in self.reads:
+                node.versions += tuple([result.version for result in results])
+            if mode.watching:
+                _stamp(node)
         return results
 
     def _bind(self, args: tuple, params: dict) -> tuple[tuple, dict]:
@@ -386,10 +388,8 @@ def _names(function: Callable | None) -> list[str]:
     return list(inspect.signature(function).parameters)[1:] if function else []
 
 
-def _picker(places: list[int | None]) -> Callable[[Any], tuple]:
-    """A function that takes those places of a sequence, with None for a place that is None."""
-    if None in places:
-        return lambda pool: tuple([None if i is None else pool[i] for i in places])
+def _picker(places: list[int]) -> Callable[[Any], tuple]:
+    """A function that takes a tuple of those places from a sequence."""
     if len(places) > 1:
         return itemgetter(*places)
     return (lambda pool: (pool[places[0]],)) if places else (lambda pool: ())
@@ -487,6 +487,12 @@ def watch(name: str, values: Any, outs: tuple) -> None:
 def _finite(value: Any) -> bool:
     dtype = getattr(value, "dtype", None)
     return dtype not in FLOATS or bool(arrays.xp(value).isfinite(value).all())
+
+
+def _stamp(node: WatchedNode) -> None:
+    """Remember where the node was recorded and what it saved."""
+    node.line = caller()
+    node.checksums = [checksum(value) for value in node.saved]
 
 
 def checksum(value: Any) -> int:
