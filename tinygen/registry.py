@@ -217,7 +217,7 @@ class Op:
         if type(out) is tuple:
             return self._several(values, parents, versions, params, dtype, out, tracked)
         if type(out) is not ndarray or out.dtype is not dtype:
-            out = _settle(out, dtype)
+            out = self._settle(out, dtype)
         result = Tensor(out)
         if out.base is not None:
             result.version = _version(out, values, versions)
@@ -271,7 +271,7 @@ class Op:
 
     def _several(self, values, parents, versions, params, dtype, outs, tracked) -> tuple[Tensor, ...]:
         """Wrap several outputs; integer and boolean ones take no part in the graph."""
-        outs = tuple([_settle(out, dtype) for out in outs])
+        outs = tuple([self._settle(out, dtype) for out in outs])
         results = tuple([Tensor(out) for out in outs])
         for result in results:
             result.version = _version(result._array, values, versions)
@@ -316,6 +316,13 @@ class Op:
                     raise GraphError(f"{self.name}: no gradient flows to the parameter {name!r}; pass {name}.detach().")
                 bound[name] = value._array
         return args, bound
+
+    def _settle(self, out: Any, dtype: Any) -> Any:
+        """An array always, also 0-d; and float32 where NumPy made float64 of integers that nobody asked it to."""
+        if isinstance(out, np.generic):
+            out = np.asarray(out)
+        widened = out.dtype == FLOAT64 and dtype not in FLOATS and "dtype" not in self.defaults
+        return out.astype(FLOAT32) if widened else out
 
     def _usage(self) -> str:
         return f"({', '.join([*self.operands, *self.defaults])})"
@@ -415,15 +422,6 @@ def _tensor(array: Any, node: Any, version: Version) -> Any:
         return array
     out = Tensor(array)
     out.node, out.version = node, version
-    return out
-
-
-def _settle(out: Any, dtype: Any) -> Any:
-    """An array always, also 0-d; and float32 where NumPy made float64 of integers."""
-    if isinstance(out, np.generic):
-        out = np.asarray(out)
-    if out.dtype == np.float64 and dtype != np.float64:
-        out = out.astype(np.float32)
     return out
 
 

@@ -436,12 +436,15 @@ def tensor(values: Any, dtype: Any = None, requires_grad: bool = False, device: 
     """
     if isinstance(values, Tensor):
         values = values._array
-    if dtype is None and not arrays.is_array(values) and not isinstance(values, np.generic):
-        dtype = bool if np.asarray(values).dtype == bool else np.float32
+    plain = not arrays.is_array(values) and not isinstance(values, np.generic)
     try:
-        array = arrays.xp(values).array(values, dtype=dtype)
+        array = arrays.xp(values).array(values)
+        if plain and array.dtype.kind in "iuf":
+            array = array.astype(np.float32)
+        if dtype is not None and array.dtype.kind in "iubf":
+            array = array.astype(dtype)
     except (ValueError, TypeError) as error:
-        raise DtypeError(f"tensor: {str(error).rstrip('.')}; give an array, a number or nested lists of numbers.") from None
+        raise DtypeError(f"tensor: {str(error).rstrip('.')}. Give an array, a number or nested lists of numbers.") from None
     if not (array.dtype.kind in "iub" or array.dtype in (np.float32, np.float64)):
         raise DtypeError(f"tensor: {array.dtype} is not supported; use float32, float64, integers or booleans.")
     array = arrays.to_device(array, device) if device else array

@@ -1,0 +1,415 @@
+"""The engine's contracts, one test each."""
+
+import gc
+import threading
+import weakref
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given
+
+import tinygen
+from tinygen import ops
+from tinygen.autograd import detect_anomaly, grad, graphviz, hvp, jacobian, jvp, no_grad, stop_gradient, vjp
+from tinygen.domains import arrays, real
+from tinygen.errors import DtypeError, GraphError, InputError, MutationError, NonFiniteError, ShapeError
+from tinygen.registry import REGISTRY, op
+
+
+def leaf(values, dtype=np.float64):
+    return tinygen.tensor(np.array(values, dtype), requires_grad=True)
+
+
+# -- backward and .grad ----------------------------------------------------------------------------------------------
+
+
+def test_grad_accumulates_as_a_plain_array_until_it_is_cleared():
+    x = leaf([1.0, 2.0])
+    for times in (1, 2):
+        (x * x).sum().backward()
+        assert type(x.grad) is np.ndarray
+        np.testing.assert_array_equal(x.grad, times * 2 * x.numpy())
+    x.zero_grad()
+    assert x.grad is None
+
+
+def test_two_leaves_never_share_one_gradient_array():
+    x, y = leaf([1.0]), leaf([2.0])
+    (x + y).sum().backward()
+    x.grad += 1
+    assert y.grad == [1.0]
+
+
+def test_broadcasting_is_undone_and_the_gradient_takes_the_leafs_shape():
+    x, y = leaf(np.ones((3, 1))), leaf(np.ones(4))
+    (x * y).sum().backward()
+    assert x.grad.shape == (3, 1) and y.grad.shape == (4,)
+    np.testing.assert_array_equal(x.grad, np.full((3, 1), 4.0))
+
+
+def test_the_gradient_takes_the_leafs_dtype_even_if_a_vjp_widens():
+    x = leaf([1.0, 2.0], np.float32)
+    (x.astype(np.float64) * np.array([3.0, 4.0])).sum().backward()
+    assert x.grad.dtype == np.float32
+
+
+def test_a_chain_of_100_000_ops_differentiates_and_is_freed():
+    x = leaf(1.0)
+    y = x
+    for _ in range(100_000):
+        y = y + 1.0
+    y.backward()
+    assert x.grad == 1.0
+    del y
+
+
+def test_a_released_graph_raises_and_retain_graph_keeps_it():
+    x = leaf([2.0])
+    y = (x * x).sum()
+    y.backward(retain_graph=True)
+    y.backward()
+    np.testing.assert_array_equal(x.grad, [8.0])
+    with pytest.raises(GraphError, match="released by an earlier backward"):
+        y.backward()
+
+
+def test_two_losses_over_one_graph_need_retain_graph():
+    x = leaf([2.0])
+    shared = ops.exp(x)
+    first, second = (shared * 2).sum(), (shared * 3).sum()
+    first.backward(retain_graph=True)
+    second.backward()
+    np.testing.assert_allclose(x.grad, 5 * np.exp([2.0]))
+
+
+def test_backward_releases_what_it_visited_while_the_output_lives():
+    x = leaf(np.ones(10))
+    big = ops.exp(x)
+    held = weakref.ref(big.numpy())
+    y = (big * big).sum()
+    del big
+    assert held() is not None
+    y.backward()
+    assert held() is None
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_the_graph_is_freed_by_reference_counting_alone(create_graph):
+    x = leaf(np.ones(10))
+
+    def step():
+        y = ops.tanh(x * x).sum()
+        g = grad(y, x, create_graph=create_graph)
+        if create_graph:
+            grad((g * g).sum(), x)
+        return [weakref.ref(t) for t in (y, g)]
+
+    step()
+    gc.collect()
+    gc.disable()
+    try:
+        before = len(gc.get_objects())
+        for _ in range(20):
+            assert all(ref() is None for ref in step())
+        assert len(gc.get_objects()) - before < 20
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
+
+
+def test_what_no_vjp_reads_is_not_kept_alive():
+    x = leaf(np.ones(5))
+    middle = x + 1.0
+    held = weakref.ref(middle.numpy())
+    y = middle.sum()
+    del middle
+    assert held() is None
+    y.backward()
+
+
+def test_an_untracked_operands_side_of_a_product_is_not_kept_alive():
+    x, constant = leaf(np.ones(5)), tinygen.tensor(np.ones(5))
+    y = (x + 0.0) * constant
+    assert sum(saved is not None for saved in y.node.saved) == 1
+
+
+def test_gradients_of_several_outputs_are_summed():
+    x = leaf([1.0, 2.0])
+    g = grad([x.sum(), (x * x).sum()], x)
+    np.testing.assert_array_equal(g.numpy(), 1 + 2 * x.numpy())
+
+
+def test_grad_with_respect_to_an_intermediate_value():
+    x = leaf([1.0, 2.0])
+    y = ops.exp(x)
+    z = (y * y).sum()
+    gy, gx = grad(z, [y, x])
+    np.testing.assert_allclose(gy.numpy(), 2 * y.numpy())
+    np.testing.assert_allclose(gx.numpy(), 2 * y.numpy() ** 2)
+    assert x.grad is None
+
+
+def test_an_unconnected_input_raises_unless_allowed():
+    x, y = leaf([1.0]), leaf([1.0])
+    with pytest.raises(GraphError, match="no output depends on input 1"):
+        grad((x * 2).sum(), [x, y])
+    assert grad((x * 2).sum(), [x, y], allow_unused=True)[1] is None
+
+
+def test_stop_gradient_and_no_grad_cut_the_graph():
+    x = leaf([3.0])
+    np.testing.assert_array_equal(grad((x * stop_gradient(x)).sum(), x).numpy(), [3.0])
+    with no_grad():
+        assert not (x * 2).requires_grad
+    assert (x * 2).requires_grad
+
+
+def test_a_non_scalar_output_needs_weights():
+    x = leaf([1.0, 2.0])
+    with pytest.raises(ShapeError, match="single number"):
+        (x * 2).backward()
+    (x * 2).backward(np.array([1.0, 10.0]))
+    np.testing.assert_array_equal(x.grad, [2.0, 20.0])
+    with pytest.raises(ShapeError, match="given gradient has shape"):
+        (x * 2).backward(np.ones(3))
+
+
+# -- higher orders ---------------------------------------------------------------------------------------------------
+
+
+def test_the_fourth_derivative_of_tanh_is_its_closed_form():
+    x = leaf(0.3)
+    y = ops.tanh(x)
+    for _ in range(4):
+        y = grad(y, x, create_graph=True)
+    t = np.tanh(0.3)
+    np.testing.assert_allclose(y.item(), 8 * t * (1 - t**2) * (2 - 3 * t**2), rtol=1e-12)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_jvp_hvp_and_jacobian_agree_with_one_another(seed):
+    rng = np.random.default_rng(seed)
+    x, v = rng.uniform(0.5, 2.0, 3), rng.standard_normal(3)
+    f = lambda x: ops.exp(x) * ops.log(x * x)
+    j = jacobian(f, x).numpy()
+    y, tangent = jvp(f, [x], [v])
+    np.testing.assert_allclose(tangent.numpy(), j @ v, rtol=1e-10)
+    np.testing.assert_allclose(y.numpy(), f(x))
+    _, pull = vjp(f, x)
+    np.testing.assert_allclose(pull(v)[0].numpy(), v @ j, rtol=1e-10)
+    hessian = jacobian(lambda x: grad(ops.exp(x * x).sum(), x, create_graph=True), x).numpy()
+    (product,) = hvp(lambda x: ops.exp(x * x).sum(), [x], [v])
+    np.testing.assert_allclose(product.numpy(), hessian @ v, rtol=1e-10)
+
+
+def test_hvp_of_a_linear_function_is_zero_and_not_an_error():
+    (product,) = hvp(lambda x: (x * 3.0).sum(), [np.ones(2)], [np.ones(2)])
+    np.testing.assert_array_equal(product.numpy(), 0)
+
+
+def test_backward_through_a_recorded_gradient_reaches_the_leaves():
+    x = leaf([1.0, 2.0])
+    g = grad((x * x * x).sum(), x, create_graph=True)
+    (g * g).sum().backward()
+    np.testing.assert_allclose(x.grad, 36 * x.numpy() ** 3)
+
+
+# -- mutation --------------------------------------------------------------------------------------------------------
+
+
+def _writes():
+    return {
+        "an in-place operator": lambda x: x.__iadd__(1.0),
+        "assignment to an element": lambda x: x.__setitem__(0, 5.0),
+        "assignment to .data": lambda x: setattr(x, "data", np.zeros(3)),
+        "a view": lambda x: x.reshape(3, 1).__setitem__(0, 5.0),
+        "what it views": lambda x: x.detach().__imul__(2.0),
+        "touch, as an optimiser does": lambda x: x.touch(),
+    }
+
+
+@pytest.mark.parametrize("how", _writes())
+def test_a_write_to_what_backward_needs_is_noticed(how):
+    x, w = tinygen.tensor(np.ones(3)), leaf(np.ones(3))
+    y = (x * w).sum()
+    with no_grad():
+        _writes()[how](x)
+    with pytest.raises(MutationError, match="multiply: a, which its gradient needs, was written to"):
+        y.backward()
+
+
+def test_a_write_to_a_saved_output_is_noticed():
+    x = leaf(np.ones(3))
+    y = ops.exp(x)
+    z = y.sum()
+    y += 1.0
+    with pytest.raises(MutationError, match="exp: out"):
+        z.backward()
+
+
+def test_a_write_before_the_second_backward_of_a_recorded_gradient_is_noticed():
+    x, w = leaf(np.ones(3)), tinygen.tensor(np.ones(3))
+    g = grad((ops.square(x * w)).sum(), x, create_graph=True)
+    w[0] = 7.0
+    with pytest.raises(MutationError):
+        grad(g.sum(), x)
+
+
+def test_writing_to_what_no_gradient_needs_is_allowed():
+    x, w = tinygen.tensor(np.ones(3)), leaf(np.ones(3))
+    y = (x + w).sum()
+    x += 1.0
+    y.backward()
+    np.testing.assert_array_equal(w.grad, np.ones(3))
+
+
+def test_an_in_place_operator_on_a_computed_tensor_is_recorded():
+    x = leaf([1.0, 2.0])
+    y = x * 1.0
+    y += x * x
+    y *= tinygen.tensor(np.array([2.0, 3.0]))
+    y.sum().backward()
+    np.testing.assert_array_equal(x.grad, [2 * 3, 3 * 5])
+
+
+def test_an_in_place_operator_on_a_leaf_or_beside_a_view_is_refused():
+    x = leaf(np.ones(3))
+    with pytest.raises(GraphError, match="no_grad"):
+        x += 1.0
+    y = x * 2.0
+    view = y.reshape(3, 1)
+    with pytest.raises(GraphError, match="shares its memory"):
+        y += 1.0
+    with pytest.raises(GraphError, match="shares its memory"):
+        view += 1.0
+    with pytest.raises(GraphError, match="cannot be recorded"):
+        y[0] = 1.0
+
+
+def test_a_silent_write_into_the_array_is_caught_under_detect_anomaly():
+    constant, w = np.ones(3), leaf(np.ones(3))
+    with detect_anomaly():
+        y = (constant * w).sum()
+        constant[1] = 5.0
+        with pytest.raises(MutationError, match="recorded at .*test_autograd.py"):
+            y.backward()
+
+
+# -- anomalies and errors ----------------------------------------------------------------------------------------------
+
+
+def test_detect_anomaly_names_the_op_whose_forward_made_a_nan():
+    x = leaf([-1.0, 1.0])
+    with detect_anomaly(), np.errstate(invalid="ignore"):
+        with pytest.raises(NonFiniteError, match=r"log\(float64 \(2,\)\): .*its operands were finite.*test_autograd.py"):
+            ops.log(x)
+        with pytest.raises(NonFiniteError, match="operand 1 already held one"):
+            x * np.array([np.nan, 1.0])
+
+
+def test_detect_anomaly_names_the_op_whose_vjp_made_an_infinity():
+    x = leaf([0.0, 1.0])
+    with detect_anomaly(), np.errstate(divide="ignore"):
+        y = ops.sqrt(x).sum()
+        with pytest.raises(NonFiniteError, match="sqrt recorded at .*test_autograd.py"):
+            y.backward()
+
+
+def test_an_error_names_the_op_the_shapes_the_dtypes_and_the_line():
+    with pytest.raises(ShapeError.__mro__[1], match=r"add\(float64 \(3,\), float64 \(4,\)\): .*\(.*test_autograd.py:\d+\)"):
+        leaf(np.ones(3)) + leaf(np.ones(4))
+
+
+def test_two_float_widths_in_one_op_raise():
+    with pytest.raises(DtypeError, match="two float widths"):
+        leaf([1.0], np.float32) * leaf([1.0], np.float64)
+    with pytest.raises(DtypeError, match="two float widths"):
+        leaf([1.0], np.float32) * np.ones(1)
+
+
+def test_an_op_without_a_description_or_with_a_taken_name_cannot_be_registered():
+    with pytest.raises(InputError, match="describe its valid inputs"):
+        op("undescribed", forward=np.exp, vjp=lambda g, out: g * out, inputs=None)
+    with pytest.raises(InputError, match="there is an op of this name"):
+        op("exp", forward=np.exp, vjp=lambda g, out: g * out, inputs=arrays(real))
+
+
+def test_an_unknown_or_missing_parameter_is_explained():
+    with pytest.raises(InputError, match="unknown parameter 'axes'.*did you mean axis"):
+        ops.sum(leaf([1.0]), axes=0)
+    with pytest.raises(InputError, match="shape missing"):
+        ops.reshape(leaf([1.0]))
+
+
+@pytest.fixture
+def scratch_op():
+    """Registers ops that are gone after the test."""
+    before = set(REGISTRY)
+    yield op
+    for name in set(REGISTRY) - before:
+        del REGISTRY[name]
+
+
+def test_a_missing_gradient_is_never_silent(scratch_op):
+    broken = scratch_op("broken", forward=np.exp, vjp=lambda g: None, inputs=arrays(real))
+    with pytest.raises(GraphError, match="broken: its vjp returned no gradient"):
+        broken(leaf([1.0])).sum().backward()
+    misshapen = scratch_op("misshapen", forward=np.exp, vjp=lambda g: ops.reshape(g, (1, 2)), inputs=arrays(real))
+    misshapen(leaf([1.0, 2.0])).sum().backward()  # a leading 1 is broadcasting, undone on the edge
+    wrong = scratch_op("wrong", forward=np.exp, vjp=lambda g: g.reshape(2, 1), inputs=arrays(real))
+    with pytest.raises(ShapeError, match=r"wrong: its vjp returned a gradient of shape \(2, 1\)"):
+        wrong(leaf([1.0, 2.0])).sum().backward()
+    underived = scratch_op("underived", forward=np.exp, inputs=arrays(real))
+    with pytest.raises(GraphError, match="underived has no derivative"):
+        underived(leaf([1.0]))
+
+
+def test_a_vjp_is_told_what_is_needed_and_computes_no_more(scratch_op):
+    asked = []
+
+    @scratch_op("probe", inputs=arrays(real, real))
+    def probe(a, b, /):
+        return a * b
+
+    @probe.vjp
+    def _(g, a, b, needs):
+        asked.append(tuple(needs))
+        return g * b, g * a
+
+    x, y = leaf([1.0]), leaf([2.0])
+    probe(x, 3.0).sum().backward()
+    grad(probe(x, y).sum(), y)
+    assert asked == [(True, False), (False, True)]
+
+
+# -- threads and drawings ----------------------------------------------------------------------------------------------
+
+
+def test_the_recording_flag_belongs_to_its_thread():
+    x, seen = leaf([1.0]), []
+    with no_grad():
+        thread = threading.Thread(target=lambda: seen.append((x * 2).requires_grad))
+        thread.start()
+        thread.join()
+    assert seen == [True]
+
+
+def test_threads_may_differentiate_shared_leaves_at_once():
+    x, results = leaf(np.linspace(0.1, 1.0, 50)), []
+
+    def work():
+        for _ in range(50):
+            results.append(grad(ops.exp(ops.sin(x) * x).sum(), x).numpy())
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    [t.start() for t in threads]
+    [t.join() for t in threads]
+    assert all(np.array_equal(r, results[0]) for r in results) and len(results) == 200
+
+
+def test_graphviz_draws_leaves_and_ops():
+    x = leaf([1.0, 2.0])
+    text = graphviz(ops.exp(x * 2).sum())
+    assert text.startswith("digraph {") and text.count("->") == 3
+    assert 'label="exp\\n(2,)"' in text and "shape=box" in text

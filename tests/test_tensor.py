@@ -1,0 +1,154 @@
+"""A Tensor behaves as NumPy users expect."""
+
+import copy
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given
+
+import tinygen
+from tinygen import ops
+from tinygen.errors import DeviceError, DtypeError, GraphError, ShapeError
+
+
+def test_tensor_copies():
+    a = np.ones(3, np.float32)
+    x = tinygen.tensor(a)
+    a[0] = 5
+    assert x.numpy()[0] == 1
+
+
+@pytest.mark.parametrize("values", [1, 2.5, [1, 2], [[1.0], [2.0]], (1, 2)])
+def test_lists_and_numbers_become_float32(values):
+    assert tinygen.tensor(values).dtype == np.float32
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, np.uint8, bool])
+def test_arrays_keep_their_dtype(dtype):
+    assert tinygen.tensor(np.ones(2, dtype)).dtype == dtype
+
+
+@pytest.mark.parametrize("bad", [np.ones(2, np.float16), np.ones(2, complex), "text", [[1, 2], [3]], None, {}])
+def test_what_is_not_numbers_is_refused(bad):
+    with pytest.raises(DtypeError, match="tensor: "):
+        tinygen.tensor(bad)
+
+
+def test_an_integer_leaf_is_refused_and_told_why():
+    with pytest.raises(DtypeError, match="only floats have derivatives"):
+        tinygen.tensor(np.arange(3), requires_grad=True)
+
+
+@pytest.mark.parametrize("scalar", [2, 2.5, True, np.float64(2.5), np.float32(2.5), np.int64(2)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_scalars_are_weak(scalar, dtype):
+    x = tinygen.tensor(np.ones(2, dtype))
+    for y in (x * scalar, scalar * x, x + scalar, scalar - x, x / scalar):
+        assert y.dtype == dtype and isinstance(y, tinygen.Tensor)
+
+
+def test_integers_do_not_widen_a_float():
+    x, i = tinygen.tensor(np.ones(2, np.float32)), tinygen.tensor(np.array([1, 2]))
+    assert (x * i).dtype == (i * x).dtype == (x + np.array([1, 2])).dtype == np.float32
+    assert (i * 2).dtype == np.int64
+    assert (i * 0.5).dtype == (i / i).dtype == ops.exp(i).dtype == np.float32
+    assert i.astype(np.float64).dtype == np.float64
+
+
+def test_an_array_on_the_left_hands_over():
+    x = tinygen.tensor([1.0, 2.0], requires_grad=True)
+    a = np.array([3.0, 4.0], np.float32)
+    for y, expected in ((a + x, [4, 6]), (a * x, [3, 8]), (a - x, [2, 2]), (a / x, [3, 2])):
+        assert isinstance(y, tinygen.Tensor) and y.requires_grad
+        np.testing.assert_array_equal(y.numpy(), expected)
+    assert isinstance(a < x, tinygen.Tensor)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_operators_agree_with_numpy(seed):
+    rng = np.random.default_rng(seed)
+    a, b = rng.uniform(0.5, 2, (2, 3)), rng.uniform(0.5, 2, (2, 3))
+    x, y = tinygen.tensor(a), tinygen.tensor(b)
+    for operator in ("+", "-", "*", "/", "**", "//", "%", "<", "<=", ">", ">=", "==", "!="):
+        expected, got = eval(f"a {operator} b"), eval(f"x {operator} y")
+        np.testing.assert_allclose(got.numpy(), expected)
+    np.testing.assert_array_equal((-x).numpy(), -a)
+    np.testing.assert_array_equal(abs(-x).numpy(), a)
+    np.testing.assert_array_equal((~(x > 1)).numpy(), ~(a > 1))
+
+
+def test_data_is_always_an_array_also_for_0_d():
+    x = tinygen.tensor(2.0, requires_grad=True)
+    for y in (x, x * x, x + 1, ops.exp(x), x.sum(), x.reshape(1).sum()):
+        assert type(y.numpy()) is np.ndarray and y.shape == ()
+    (x * x).backward()
+    assert type(x.grad) is np.ndarray and x.grad.shape == ()
+
+
+def test_conversions():
+    x = tinygen.tensor([[1.0, 2.0], [3.0, 4.0]])
+    assert len(x) == 2 and x.shape == (2, 2) and x.ndim == 2 and x.size == 4 and x.device == "cpu"
+    assert tinygen.tensor(3.0).item() == 3.0 and float(tinygen.tensor(3.0)) == 3.0 and int(tinygen.tensor(3.0)) == 3
+    assert [row.tolist() for row in x] == x.tolist()
+    assert 4.0 in x and 5.0 not in x
+    np.testing.assert_array_equal(np.asarray(x), x.numpy())
+    np.testing.assert_array_equal(x.T.numpy(), x.numpy().T)
+    assert f"{tinygen.tensor(1.5):.2f}" == "1.50"
+    with pytest.raises(TypeError, match="no length"):
+        len(tinygen.tensor(1.0))
+    with pytest.raises(ValueError):
+        bool(x)
+
+
+def test_repr_shows_values_dtype_and_history():
+    assert repr(tinygen.tensor([1.0, 2.0])) == "tensor([1., 2.])"
+    assert repr(tinygen.tensor(np.ones(2), requires_grad=True)) == "tensor([1., 1.], dtype=float64, requires_grad=True)"
+    assert "op=exp" in repr(ops.exp(tinygen.tensor([1.0], requires_grad=True)))
+    assert repr(tinygen.Parameter([1.0])).startswith("parameter(")
+
+
+def test_detach_and_views_share_memory_and_copy_does_not():
+    x = tinygen.tensor(np.zeros(3))
+    view, alone = x.detach(), x.copy()
+    view[0] = 1.0
+    assert x.numpy()[0] == 1.0 and alone.numpy()[0] == 0.0
+    assert x.version is view.version is x.reshape(3, 1).version
+
+
+def test_data_assignment_copies_in_and_checks():
+    x = tinygen.tensor(np.zeros(3))
+    own = x.numpy()
+    x.data = [1.0, 2.0, 3.0]
+    assert x.numpy() is own and own[2] == 3.0
+    with pytest.raises(ShapeError, match=r"shape \(2,\) to a Tensor of shape \(3,\)"):
+        x.data = np.zeros(2)
+    with pytest.raises(DtypeError, match="without losing"):
+        tinygen.tensor(np.arange(3)).data = np.ones(3)
+
+
+def test_grad_assignment_is_checked():
+    x = tinygen.tensor([1.0], requires_grad=True)
+    with pytest.raises(ShapeError, match="expected None or a plain array"):
+        x.grad = np.zeros(2, np.float32)
+    with pytest.raises(GraphError, match="only a leaf"):
+        (x * 2).grad = np.zeros(1, np.float32)
+
+
+def test_deepcopy_copies_leaves_and_refuses_graphs():
+    p = tinygen.Parameter([1.0, 2.0])
+    q = copy.deepcopy(p)
+    assert type(q) is tinygen.Parameter and q.requires_grad and not np.shares_memory(q.numpy(), p.numpy())
+    with pytest.raises(GraphError, match="detach"):
+        copy.deepcopy(p * 2)
+
+
+def test_a_device_that_is_not_there_is_explained_in_a_sentence():
+    with pytest.raises(DeviceError, match='"cpu" and "cuda"'):
+        tinygen.tensor([1.0]).to("tpu")
+    assert tinygen.tensor([1.0], device="cpu").to("cpu").device == "cpu"
+
+
+def test_tensors_hash_by_identity_so_they_can_be_kept_in_sets():
+    x, y = tinygen.tensor([1.0]), tinygen.tensor([1.0])
+    assert len({x, y}) == 2
