@@ -100,9 +100,7 @@ def _add_at(out, index, x):
     if not any(is_array(entry) and entry.dtype.kind in "iu" for entry in entries):
         out[index] += x  # slices and masks meet no element twice
     elif xp(out) is not np:
-        import cupyx
-
-        cupyx.scatter_add(out, index, x)
+        xp(out).add.at(out, index, x)
     else:  # on flat positions, for which add.at has a path many times faster than on rows
         places = _positions(out.shape, entries)
         np.add.at(out.reshape(-1), places.reshape(-1), np.broadcast_to(x, places.shape).reshape(-1))
@@ -230,7 +228,7 @@ def argsort(x, /, axis=-1):
 
 @op(inputs=along_axis(distinct=True), residual=True)
 def sort(x, /, axis=-1):
-    """x sorted along `axis`, smallest first. Of equal elements the first gets the first one's gradient."""
+    """x sorted along `axis`, smallest first; equal elements keep their order, and each gets its own place's gradient."""
     order = argsort(x, axis)
     return xp(x).take_along_axis(x, order, axis), order
 

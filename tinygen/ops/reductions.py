@@ -194,7 +194,8 @@ def logsumexp(x, /, axis=None, keepdims=False):
     """
     lib = xp(x)
     x = x if x.dtype.kind == "f" else x.astype(float)
-    shift = lib.max(x, axis, keepdims=True, initial=-math.inf)
+    some = _count(x.shape, axis) > 0
+    shift = lib.max(x, axis, keepdims=True) if some else lib.zeros(_kept(x.shape, axis), x.dtype)
     shift = lib.where(lib.isfinite(shift), shift, 0)
     with np.errstate(divide="ignore", over="ignore"):
         out = lib.log(lib.sum(lib.exp(x - shift), axis, keepdims=True)) + shift
