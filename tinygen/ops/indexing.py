@@ -228,7 +228,7 @@ def argsort(x, /, axis=-1):
 
 @op(inputs=along_axis(distinct=True), residual=True)
 def sort(x, /, axis=-1):
-    """x sorted along `axis`, smallest first; equal elements keep their order, and each gets its own place's gradient."""
+    """x sorted along `axis`, smallest first. Equal elements keep their order, and so their own gradients."""
     order = argsort(x, axis)
     return xp(x).take_along_axis(x, order, axis), order
 
