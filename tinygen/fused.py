@@ -1,6 +1,6 @@
 """Fused ops: a definition that people read, kernels that the machine runs.
 
-    @fused(inputs=rows)
+    @fused(inputs=along_axis(real))
     def softmax(x, /, axis=-1):
         e = exp(x - stop_gradient(max(x, axis, keepdims=True)))
         return e / sum(e, axis, keepdims=True)
@@ -17,16 +17,35 @@ operands that share history (attention of x with itself) must not receive one an
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from tinygen import arrays, autograd, dispatch
-from tinygen.registry import FLOATS, REGISTRY, Node, Op, Selection, WatchedNode, caller, checksum, mode, watch
-from tinygen.tensor import Tensor, tick
+from tinygen.errors import DtypeError, InputError, TinygenError
+from tinygen.registry import (
+    CONSTANT,
+    FLOATS,
+    REGISTRY,
+    Node,
+    Op,
+    Selection,
+    WatchedNode,
+    _stamp,
+    describe,
+    explain,
+    mode,
+    watch,
+)
+from tinygen.tensor import Tensor, tensor, tick
 
 
 class Fused(Op):
-    """An op whose forward is its definition, and which may have kernels."""
+    """An op whose forward is its definition, and which may have kernels. Made by `fused`.
+
+    Of a call that ran a kernel, the operands and the output are kept for backward and must not be written to before.
+    """
 
     def __init__(self, name: str, definition: Callable, inputs: Callable, constants: tuple[str, ...] = ()):
         super().__init__(name, definition, inputs, constants)
@@ -34,41 +53,61 @@ class Fused(Op):
         self.gradient = FusedGradient(self)
 
     def __call__(self, *args: Any, **params: Any) -> Any:
+        """The definition's result, or the kernel's if there is one for these operands."""
         args, params = self._bind(args, params)
+        args = [self._operand(name, arg) for name, arg in zip(self.operands, args, strict=True)]
         values = [arg._array if isinstance(arg, Tensor) else arg for arg in args]
-        kernel = dispatch.find(self.name, values, params)
-        if kernel is None:
-            return self.forward(*args, **params)
-        out, residual = kernel.forward(*values, **params)
-        tensors = [arg if isinstance(arg, Tensor) else None for arg in args]
-        if not any(tensor is not None for tensor in tensors):
-            return out
-        result = Tensor(out)
+        try:
+            self._check_constants(values)
+            kernel = dispatch.find(self.name, values, params)
+            return self._run(kernel, args, values, params) if kernel else self.forward(*args, **params)
+        except (TinygenError, ValueError, TypeError, IndexError, AttributeError) as error:
+            raise _told(self.name, error, values) from (None if isinstance(error, TinygenError) else error)
+
+    def _operand(self, name: str, arg: Any) -> Any:
+        """Lists become arrays: of integers or booleans for a constant, else as `tinygen.tensor` has it."""
+        if name in self.constants:
+            return arg if arg is None or isinstance(arg, Tensor) or arrays.is_array(arg) else np.asarray(arg)
+        return tensor(arg)._array if isinstance(arg, list | tuple) else arg
+
+    def _check_constants(self, values: list) -> None:
+        for name, value in zip(self.operands, values, strict=True):
+            if name in self.constants and value is not None and value.dtype.kind not in "iub":
+                raise DtypeError(f"{name} must be integers or booleans, not {value.dtype}")
+
+    def _run(self, kernel: dispatch.Kernel, args: list, values: list, params: dict) -> Any:
+        """Compute by the kernel, and record the call as one node."""
+        out, residual = kernel.forward(values, params)
         if mode.watching:
             watch(self.name, values, (out,))
-        parents = [tensor.node if tensor is not None else None for tensor in tensors]
-        if mode.recording and parents.count(None) < len(parents):
-            node = record(self, parents, out.shape, out.dtype)
-            node.saved = (tuple(values), out, residual, params, kernel)
-            node.versions = (*[tensor.version for tensor in tensors if tensor is not None], result.version)
-            stamp(node, node.saved[:2])
-            result.node = node
+        if not any(isinstance(arg, Tensor) for arg in args):
+            return out
+        result = Tensor(out)
+        parents = [arg.node if isinstance(arg, Tensor) else None for arg in args]
+        if mode.recording and any(parents):
+            versions = [arg.version if isinstance(arg, Tensor) else CONSTANT for arg in args]
+            saved = (tuple(values), out, residual, params, kernel)
+            result.node = _record(self, parents, out.shape, out.dtype, saved, (*versions, result.version))
         return result
 
-    def pull_back(self, g: Any, saved: tuple, needs: list[bool]) -> list | tuple:
+    def pull_back(self, g: Any, saved: tuple, needs: Sequence) -> Sequence:
         values, out, residual, params, kernel = saved
         return kernel.backward(g, values, out, residual, params, needs)
 
-    def pull_back_recorded(self, node: Node, g: Tensor, needs: list[bool]) -> list:
+    def pull_back_recorded(self, node: Node, g: Tensor, needs: Sequence) -> list:
         """The backward kernel's results, recorded as one node with g and the operands for parents."""
         wanted = [i for i, need in enumerate(needs) if need]
         pulled = self.pull_back(g._array, node.saved, needs)
         grads = [pulled[i] for i in wanted]
         values, _, _, params, _ = node.saved
-        inner = record(self.gradient, [g.node, *node.parents], [x.shape for x in grads], [x.dtype for x in grads])
-        inner.shape, inner.dtype = tuple(inner.shape), tuple(inner.dtype)
-        inner.saved, inner.versions = (g._array, values, params, wanted), (g.version, *node.versions)
-        stamp(inner, (g._array, values))
+        inner = _record(
+            self.gradient,
+            [g.node, *node.parents],
+            tuple([x.shape for x in grads]),
+            tuple([x.dtype for x in grads]),
+            (g._array, values, params, wanted),
+            (g.version, *node.versions[:-1]),  # a replay computes the output anew
+        )
         results: list[Any] = [None] * len(needs)
         for k, i in enumerate(wanted):
             results[i] = Tensor(grads[k])
@@ -77,67 +116,79 @@ class Fused(Op):
 
 
 class FusedGradient:
-    """The backward of a fused op, as an op: its own derivative is the replay of the definition."""
+    """The backward of a fused op, as an op with an output for each gradient: its own derivative is the replay."""
 
     def __init__(self, op: Fused):
         self.op, self.name = op, f"{op.name}_gradient"
-        self.operands = ("g", *op.operands)
-        self.reads = self.operands
+        self.reads = self.operands = ("g", *op.operands)
 
-    def pull_back(self, gs: tuple, saved: tuple, needs: list[bool]) -> list:
-        results = self._replay([Tensor(g) for g in gs], saved, [None] * len(needs), needs, create_graph=False)
+    def pull_back(self, ws: tuple, saved: tuple, needs: Sequence) -> list:
+        results = self._replay([Tensor(w) for w in ws], saved, [None] * len(needs), needs, create_graph=False)
         return [result if result is None else result._array for result in results]
 
-    def pull_back_recorded(self, node: Node, gs: tuple, needs: list[bool]) -> list:
-        return self._replay(gs, node.saved, node.parents, needs, create_graph=True)
+    def pull_back_recorded(self, node: Node, ws: tuple, needs: Sequence) -> list:
+        return self._replay(ws, node.saved, node.parents, needs, create_graph=True)
 
-    def _replay(self, gs: Any, saved: tuple, histories: list, needs: list[bool], create_graph: bool) -> list:
+    def _replay(self, ws: Sequence, saved: tuple, histories: list, needs: Sequence, create_graph: bool) -> list:
+        """The gradients of <ws, gradients of <g, op(operands)>> by g and by the operands, as `needs` asks."""
         g, values, params, wanted = saved
         with autograd._set(recording=True):
             aliases = [_alias(value, node) for value, node in zip((g, *values), histories, strict=True)]
             g, operands = aliases[0], aliases[1:]
             out = self.op.forward(*operands, **params)
             first = autograd.grad(out, [operands[i] for i in wanted], g, create_graph=True, allow_unused=True)
-            pairs = [(f, w) for f, w in zip(first, gs, strict=True) if f is not None and f.node is not None]
+            pairs = [(f, w) for f, w in zip(first, ws, strict=True) if f is not None and f.requires_grad]
             asked = [alias for alias, need in zip(aliases, needs, strict=True) if need]
             fs, ws = [f for f, _ in pairs], [w for _, w in pairs]
             second = iter(autograd.grad(fs, asked, ws, create_graph=create_graph, allow_unused=True))
-        return [_or_zeros(next(second), a) if need else None for a, need in zip(aliases, needs, strict=True)]
+        return [_or_zeros(next(second), alias) if need else None for alias, need in zip(aliases, needs, strict=True)]
 
 
 def fused(*, inputs: Callable, constants: tuple[str, ...] = ()) -> Callable:
-    """Register the function below as the definition of a fused op; see the module's docstring."""
+    """Register the function below as the definition of a fused op; see the module's docstring.
+
+    `inputs` describes its valid inputs, as for `tinygen.op`; `constants` names operands of integers or booleans, which
+    have no gradient.
+    """
 
     def register(definition: Callable) -> Fused:
-        REGISTRY[definition.__name__] = made = Fused(definition.__name__, definition, inputs, constants)
+        name = definition.__name__
+        if name in REGISTRY:
+            raise InputError(f"op {name}: there is an op of this name already; choose another.")
+        REGISTRY[name] = made = Fused(name, definition, inputs, constants)
         return made
 
     return register
 
 
-def record(op: Any, parents: list, shape: Any, dtype: Any) -> Node:
+def _record(op: Any, parents: list, shape: Any, dtype: Any, saved: tuple, versions: tuple) -> Node:
     node = WatchedNode() if mode.watching else Node()
     node.op, node.parents, node.shape, node.dtype, node.seq = op, parents, shape, dtype, tick()
+    node.saved, node.versions = saved, versions
+    if mode.watching:
+        _stamp(node)
     return node
 
 
-def stamp(node: Node, saved: tuple) -> None:
-    """Under detect_anomaly: remember where the node was recorded and what it saved."""
-    if type(node) is WatchedNode:
-        node.line = caller()
-        node.checksums = [checksum(value) for value in node.saved]
-
-
-def _alias(value: Any, node: Any) -> Any:
+def _alias(value: Any, history: Any) -> Any:
     """The operand again, with its history behind an identity of its own; a leaf where there is no history."""
-    if getattr(value, "dtype", None) not in FLOATS:
+    if value is None or value.dtype not in FLOATS:
         return value
-    if node is None:
+    if history is None:
         return Tensor(value, requires_grad=True)
     original = Tensor(value)
-    original.node = node
+    original.node = history
     return REGISTRY["identity"](original)
 
 
 def _or_zeros(gradient: Tensor | None, like: Tensor) -> Tensor:
     return Tensor(arrays.xp(like._array).zeros_like(like._array)) if gradient is None else gradient
+
+
+def _told(name: str, error: Exception, values: list) -> TinygenError:
+    """An error inside a definition: under the op that the person called, then, if it came from one, the op inside."""
+    if not getattr(error, "line", None):
+        return explain(name, error, values)
+    made = type(error)(f"{name}({', '.join(map(describe, values))}): {error.args[0]}")
+    made.line = error.line
+    return made
