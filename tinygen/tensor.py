@@ -202,7 +202,7 @@ class Tensor:
         default = self.dtype in (np.float32, np.int64, np.bool_)
         parts = [text, "" if default else f"dtype={self.dtype}", "" if self.device == "cpu" else f"device={self.device}"]
         if self.node is not None:
-            parts.append("requires_grad=True" if self.is_leaf else f"op={self.node.op.name}")
+            parts.append("requires_grad=True" if self.is_leaf else f"op={(self.node.op or self.node.parents[0].op).name}")
         return f"{type(self).__name__.lower()}({', '.join(p for p in parts if p)})"
 
     # -- operators -----------------------------------------------------------------------------------------------

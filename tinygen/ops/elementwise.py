@@ -83,7 +83,7 @@ def sqrt(x):
     return xp(x).sqrt(x)
 
 
-sqrt.vjp(lambda g, out: where(g == 0, 0.0, g / where(g == 0, 1.0, 2 * out)))
+sqrt.vjp(lambda g, out: g / where(logical_and(g == 0, out == 0), 1.0, 2 * out))  # still linear in g where g is 0
 
 # -- trigonometric and hyperbolic functions ----------------------------------------------------------------------------
 
