@@ -1,9 +1,11 @@
 """Definition and kernel: one op, two ways to run it, the same derivatives of every order."""
 
+import gc
 import os
 import subprocess
 import sys
 import threading
+import weakref
 
 import hypothesis.strategies as st
 import numpy as np
@@ -16,7 +18,7 @@ from tinygen import dispatch, ops
 from tinygen.autograd import detect_anomaly, grad, graphviz, jvp, no_grad
 from tinygen.dispatch import KERNELS, Kernel, definitions_only
 from tinygen.domains import RandomDraw, arrays, real
-from tinygen.errors import DtypeError, InputError, MutationError, NonFiniteError, ShapeError
+from tinygen.errors import DtypeError, GraphError, InputError, MutationError, NonFiniteError, ShapeError
 from tinygen.fused import Fused, fused
 from tinygen.registry import REGISTRY
 
@@ -199,6 +201,29 @@ def test_writing_between_a_recorded_backward_and_its_derivative_raises():
         grad(g.sum(), x)
 
 
+def test_a_released_kernel_node_says_so():
+    x = leaf(normal(3, 4))
+    y = ops.softmax(x)
+    y.sum().backward()
+    with pytest.raises(GraphError, match="softmax: this part of the graph was released"):
+        y.sum().backward()
+
+
+def test_kernels_and_their_replay_leave_nothing_to_the_garbage_collector():
+    gc.collect()
+    gc.disable()
+    try:
+        x = leaf(normal(3, 4))
+        y = ops.softmax(x)
+        g = grad((y * y).sum(), x, create_graph=True)
+        h = grad((g * g).sum(), x, create_graph=True)
+        seen = [weakref.ref(a.numpy()) for a in (y, g, h)]
+        del y, g, h
+        assert [ref() for ref in seen] == [None] * 3
+    finally:
+        gc.enable()
+
+
 # -- derivatives of higher order -----------------------------------------------------------------------------------
 
 LABELS = np.array([1, 0, 2])
@@ -209,6 +234,7 @@ SHARING = {
     "softmax of softmax": lambda x: ops.softmax(3 * ops.softmax(x) + x),
     "cross-entropy": lambda x: ops.cross_entropy(x, LABELS),
     "cross-entropy of x times its softmax": lambda x: ops.cross_entropy(x * ops.softmax(x), LABELS),
+    "softmax of one of several outputs": lambda x: ops.softmax(ops.topk(x, 2)[0]) * x[:, :2],
     "attention of x with itself": lambda x: ops.scaled_dot_product_attention(x, x, x),
 }
 

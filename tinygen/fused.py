@@ -78,10 +78,10 @@ class Fused(Op):
     def _run(self, kernel: dispatch.Kernel, args: list, values: list, params: dict) -> Any:
         """Compute by the kernel, and record the call as one node."""
         out, residual = kernel.forward(values, params)
-        if mode.watching:
-            watch(self.name, values, (out,))
         if not any(isinstance(arg, Tensor) for arg in args):
             return out
+        if mode.watching:
+            watch(self.name, values, (out,))
         result = Tensor(out)
         parents = [arg.node if isinstance(arg, Tensor) else None for arg in args]
         if mode.recording and any(parents):
