@@ -302,7 +302,7 @@ def test_a_silent_write_into_the_array_is_caught_under_detect_anomaly():
 def test_detect_anomaly_names_the_op_whose_forward_made_a_nan():
     x = leaf([-1.0, 1.0])
     with detect_anomaly(), np.errstate(invalid="ignore"):
-        with pytest.raises(NonFiniteError, match=r"log\(float64 \(2,\)\): .*its operands were finite.*test_autograd.py"):
+        with pytest.raises(NonFiniteError, match=r"log\(float64 \(2,\)\): .*operands were finite.*test_autograd.py"):
             ops.log(x)
         with pytest.raises(NonFiniteError, match="operand 1 already held one"):
             x * np.array([np.nan, 1.0])
@@ -317,7 +317,7 @@ def test_detect_anomaly_names_the_op_whose_vjp_made_an_infinity():
 
 
 def test_an_error_names_the_op_the_shapes_the_dtypes_and_the_line():
-    with pytest.raises(ShapeError.__mro__[1], match=r"add\(float64 \(3,\), float64 \(4,\)\): .*\(.*test_autograd.py:\d+\)"):
+    with pytest.raises(InputError, match=r"add\(float64 \(3,\), float64 \(4,\)\): .*\(.*test_autograd.py:\d+\)"):
         leaf(np.ones(3)) + leaf(np.ones(4))
 
 

@@ -1,5 +1,52 @@
-"""tinygen: every family of generative model, readable, on a minimal autograd engine written by hand."""
+"""tinygen: every family of generative model, readable, on a minimal autograd engine written by hand.
 
-from tinygen.tensor import Parameter, Tensor, tensor  # first: everything else is built on it
+    import tinygen
+    from tinygen import nn, ops, optim
 
-__all__ = ["Parameter", "Tensor", "tensor"]
+    x = tinygen.tensor([1.0, 2.0], requires_grad=True)
+    ops.sum(ops.exp(x)).backward()
+    x.grad
+
+Importing tinygen imports NumPy and nothing else; Numba, SciPy, Matplotlib and CuPy are imported by what needs them.
+"""
+
+from tinygen.tensor import Parameter, Tensor, tensor  # isort: skip (first: everything else is built on Tensor)
+from tinygen import nn, ops, optim, random
+from tinygen.autograd import (
+    backward,
+    detect_anomaly,
+    grad,
+    graphviz,
+    hvp,
+    jacobian,
+    jvp,
+    no_grad,
+    stop_gradient,
+    vjp,
+)
+from tinygen.dispatch import definitions_only
+from tinygen.finite_differences import gradcheck
+from tinygen.registry import op
+
+__all__ = [
+    "Parameter",
+    "Tensor",
+    "backward",
+    "definitions_only",
+    "detect_anomaly",
+    "grad",
+    "gradcheck",
+    "graphviz",
+    "hvp",
+    "jacobian",
+    "jvp",
+    "nn",
+    "no_grad",
+    "op",
+    "ops",
+    "optim",
+    "random",
+    "stop_gradient",
+    "tensor",
+    "vjp",
+]

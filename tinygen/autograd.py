@@ -70,8 +70,8 @@ def backward(output: Tensor, gradient: Any = None, retain_graph: bool = False) -
     """
     if output.node is None:
         raise GraphError("backward: this Tensor has no history; no operand that led to it requires a gradient.")
-    g = _seed(output, gradient, "backward")
-    for leaf, g in _walk([output.node], [g._array], None, retain_graph, False).items():
+    seed = _seed(output, gradient, "backward")
+    for leaf, g in _walk([output.node], [seed._array], None, retain_graph, False).items():
         # Copied, because vjps may hand on their argument, and a person may change .grad in place.
         leaf.grad = arrays.xp(g).array(g) if leaf.grad is None else leaf.grad + g
 
@@ -157,32 +157,27 @@ def _walk(roots: list, seeds: list, targets: set | None, retain: bool, create_gr
 def _pull(node: Node, g: Any, needs: Sequence, create_graph: bool) -> Any:
     """The gradients of a node's operands (those whose parent `needs` holds, not None), after checking that what the
     node saved is still there and unchanged."""
-    saved = node.saved
+    saved, seq = node.saved, node.seq
     if saved is None:
         raise GraphError(
             f"{node.op.name}: this part of the graph was released by an earlier backward. Pass retain_graph=True to "
             "the first one, or compute the output again."
         )
     for version in node.versions:
-        if version.tick > node.seq:
+        if version.tick > seq:
             raise MutationError(_mutated(node))
     if type(node) is WatchedNode and [checksum(value) for value in saved] != node.checksums:
-        raise MutationError(_mutated(node) + f" It was recorded at {node.line}.")
-    if type(node.dtype) is tuple:  # several outputs
+        raise MutationError(f"{_mutated(node)} It was recorded at {node.line}.")
+    if type(g) is list:  # several outputs
         g = tuple(_or_zeros(gi, node, i, create_graph) for i, gi in enumerate(g))
-    if create_graph:
-        pulled = node.op.pull_back_recorded(node, g, needs)
-    else:
-        pulled = node.op.pull_back(g, saved, needs)
-    if type(pulled) is not tuple and type(pulled) is not list:
-        raise GraphError(f"{node.op.name}: its vjp must return a tuple with one gradient per operand.")
+    pulled = node.op.pull_back_recorded(node, g, needs) if create_graph else node.op.pull_back(g, saved, needs)
     if len(pulled) != len(needs):
         pulled = _spread(node, pulled, needs)
-    if mode.watching:
-        for i, (need, gradient) in enumerate(zip(needs, pulled, strict=True)):
+    if type(node) is WatchedNode:
+        for i, (need, gradient) in enumerate(zip(needs, pulled)):
             if need is not None and not _finite(getattr(gradient, "_array", gradient)):
-                where = f" recorded at {node.line}" if type(node) is WatchedNode else ""
-                raise NonFiniteError(f"{node.op.name}{where}: the gradient of operand {i} holds a NaN or an infinity.")
+                where = f"{node.op.name} recorded at {node.line}"
+                raise NonFiniteError(f"{where}: the gradient of operand {i} holds a NaN or an infinity.")
     return pulled
 
 

@@ -61,7 +61,7 @@ mode = Mode()
 
 
 class Node:
-    """One recorded call of an op. It holds arrays and parent nodes, never Tensors: no cycles, freed by counting alone."""
+    """One recorded call of an op. It holds arrays and parent nodes, never Tensors: no cycles, freed by counting."""
 
     __slots__ = ("dtype", "op", "parents", "saved", "seq", "shape", "versions")
 
@@ -141,7 +141,10 @@ class Op:
         """The gradients of the operands given that of the output; None where `needs` is not true: nobody asks."""
         if self.joint:
             needs = {"needs": [bool(need) for need in needs]} if self.wants_needs else {}
-            return self.joint(g, *saved, **needs)
+            pulled = self.joint(g, *saved, **needs)
+            if type(pulled) is not tuple and type(pulled) is not list:
+                raise GraphError(f"{self.name}: its vjp must return a tuple with one gradient per operand.")
+            return pulled
         if self.constants:  # needs runs over all operands, the vjps over the differentiable ones
             grads = [None] * len(needs)
             for i, (f, pick) in zip(self.differentiable, self.vjps, strict=True):
@@ -306,8 +309,12 @@ class Op:
             bound[name] = value
         args = args[:n] + (None,) * (n - len(args))
         missing = [name for name, value in bound.items() if value is REQUIRED]
+        if self.constants:  # lists of indices stay integers, lists of conditions booleans
+            listed = lambda arg, name: isinstance(arg, list | tuple) and name in self.constants
+            args = tuple([np.asarray(a) if listed(a, name) else a for a, name in zip(args, self.operands, strict=True)])
         if not self.variadic:
-            missing += [name for name, a in zip(self.operands, args, strict=True) if a is None and name not in self.optional]
+            given = zip(self.operands, args, strict=True)
+            missing += [name for name, a in given if a is None and name not in self.optional]
         if missing:
             raise InputError(f"{self.name}: {' and '.join(missing)} missing; it takes {self._usage()}.")
         for name, value in bound.items():
@@ -357,7 +364,9 @@ class Op:
 # -- declaring an op -------------------------------------------------------------------------------------------------
 
 
-def op(name: str | None = None, *, forward: Callable | None = None, vjp: Any = None, inputs: Callable, **options) -> Any:
+def op(
+    name: str | None = None, *, forward: Callable | None = None, vjp: Any = None, inputs: Callable, **options: Any
+) -> Any:
     """Register an op: `log = op("log", forward=..., vjp=..., inputs=...)`, or `@op(inputs=...)` over a function whose
     derivative follows as `name.vjp(...)`. `vjp` is one function or a tuple with one per operand; an op whose outputs
     are integers or booleans has none. Options: `constants`, `residual` (see `Op`)."""
@@ -484,7 +493,7 @@ def watch(name: str, values: Any, outs: tuple) -> None:
 
 def _finite(value: Any) -> bool:
     dtype = getattr(value, "dtype", None)
-    return dtype not in FLOATS or bool(arrays.xp(value).isfinite(value).all())
+    return dtype is None or dtype not in FLOATS or bool(arrays.xp(value).isfinite(value).all())
 
 
 def _stamp(node: WatchedNode) -> None:

@@ -90,7 +90,7 @@ class Tensor:
     def data(self, values: Any) -> None:
         values = values._array if isinstance(values, Tensor) else arrays.xp(self._array).asarray(values)
         if values.shape != self.shape:
-            raise ShapeError(f"data: cannot assign an array of shape {values.shape} to a Tensor of shape {self.shape}.")
+            raise ShapeError(f"data: cannot assign shape {values.shape} to a Tensor of shape {self.shape}.")
         if values.dtype.kind == "c" or (self.dtype.kind != "f" and values.dtype.kind == "f"):
             raise DtypeError(f"data: cannot assign {values.dtype} to a Tensor of {self.dtype} without losing values.")
         self._array[...] = values
@@ -200,9 +200,11 @@ class Tensor:
     def __repr__(self) -> str:
         text = np.array2string(self.numpy(), separator=", ", prefix="tensor(", threshold=100, precision=4)
         default = self.dtype in (np.float32, np.int64, np.bool_)
-        parts = [text, "" if default else f"dtype={self.dtype}", "" if self.device == "cpu" else f"device={self.device}"]
+        parts = [text, "" if default else f"dtype={self.dtype}"]
+        parts.append("" if self.device == "cpu" else f"device={self.device}")
         if self.node is not None:
-            parts.append("requires_grad=True" if self.is_leaf else f"op={(self.node.op or self.node.parents[0].op).name}")
+            op = self.node.op or (self.node.parents and self.node.parents[0].op)  # several outputs: the node behind
+            parts.append("requires_grad=True" if self.is_leaf else f"op={op.name}")
         return f"{type(self).__name__.lower()}({', '.join(p for p in parts if p)})"
 
     # -- operators -----------------------------------------------------------------------------------------------
@@ -444,7 +446,8 @@ def tensor(values: Any, dtype: Any = None, requires_grad: bool = False, device: 
         if dtype is not None and array.dtype.kind in "iubf":
             array = array.astype(dtype)
     except (ValueError, TypeError) as error:
-        raise DtypeError(f"tensor: {str(error).rstrip('.')}. Give an array, a number or nested lists of numbers.") from None
+        hint = "Give an array, a number or nested lists of numbers."
+        raise DtypeError(f"tensor: {str(error).rstrip('.')}. {hint}") from None
     if not (array.dtype.kind in "iub" or array.dtype in (np.float32, np.float64)):
         raise DtypeError(f"tensor: {array.dtype} is not supported; use float32, float64, integers or booleans.")
     array = arrays.to_device(array, device) if device else array

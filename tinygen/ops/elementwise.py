@@ -12,7 +12,6 @@ import math
 import numpy as np
 
 from tinygen.arrays import special, xp
-from tinygen.autograd import stop_gradient
 from tinygen.domains import above_one, arrays, nonzero, positive, probability, real, unit
 from tinygen.registry import op
 
