@@ -121,7 +121,8 @@ def test_the_state_is_a_copy(model):
 
 
 def test_a_state_that_does_not_fit_is_refused_whole_with_every_fault_listed(model):
-    state = model.state_dict()
+    model.count = Buffer(np.array(3))
+    state = {**model.state_dict(), "count": np.array(3.5)}
     before = model.state_dict()
     del state["first.bias"]
     state["extra"] = np.zeros(1)
@@ -134,7 +135,8 @@ def test_a_state_that_does_not_fit_is_refused_whole_with_every_fault_listed(mode
         '"first.bias" is missing',
         '"extra" is unexpected',
         '"parts.0.factor" has shape (4, 1) where (3,) is needed',
-        '"parts.1.deep.1" holds <U1, not numbers',
+        '"parts.1.deep.1" holds <U1 where numbers are needed',
+        '"count" holds float64 where integers are needed',
     ):
         assert fault in str(caught.value)
     assert "first.weight" not in str(caught.value)

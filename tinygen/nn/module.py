@@ -204,11 +204,13 @@ def matched(what: str, own: Mapping[str, Any], state: Mapping[str, Any]) -> dict
     given = {name: np.asarray(value) for name, value in state.items()}
     faults = [f'"{name}" is missing' for name in own if name not in given]
     faults += [f'"{name}" is unexpected' for name in given if name not in own]
-    for name, value in given.items():
-        if name in own and value.dtype.kind not in "fiub":
-            faults.append(f'"{name}" holds {value.dtype}, not numbers')
-        elif name in own and value.shape != tuple(np.shape(own[name])):
-            faults.append(f'"{name}" has shape {value.shape} where {tuple(np.shape(own[name]))} is needed')
+    for name in [name for name in own if name in given]:
+        value, shape = given[name], tuple(np.shape(own[name]))
+        kinds = "fiub" if np.dtype(getattr(own[name], "dtype", float)).kind == "f" else "iub"
+        if value.dtype.kind not in kinds:
+            faults.append(f'"{name}" holds {value.dtype} where {"numbers" if "f" in kinds else "integers"} are needed')
+        elif value.shape != shape:
+            faults.append(f'"{name}" has shape {value.shape} where {shape} is needed')
     if faults:
         raise InputError(f"{what}: the state does not fit, nothing was loaded: {'; '.join(faults)}.")
     return given
