@@ -19,6 +19,16 @@ def torch():
     return pytest.importorskip("torch", reason="torch, with which this test compares, is not installed")
 
 
+def torchs_images(images):
+    """(N, H, W, C) as torch has it."""
+    return images.permute(0, 3, 1, 2).contiguous()
+
+
+def torchs_kernel(kernel):
+    """(KH, KW, C, D) as torch has it; contiguous, because its gradient by the kernel refuses anything else."""
+    return kernel.permute(3, 2, 0, 1).contiguous()
+
+
 def by_definition(x, w, stride, pads, dilation, groups):
     """The sum in the docstring of tinygen.ops.convolution, one output pixel and group at a time."""
     x = np.pad(x, ((0, 0), *pads, (0, 0)))
@@ -63,7 +73,7 @@ def test_conv2d_and_both_its_gradients_are_torchs(torch, problem):
     theirs = [torch.tensor(a, requires_grad=True) for a in (x, w)]
     y = ops.conv2d(*leaves, **params)
     ops.sum(ops.sin(y)).backward()
-    images, kernel = theirs[0].permute(0, 3, 1, 2), theirs[1].permute(3, 2, 0, 1)
+    images, kernel = torchs_images(theirs[0]), torchs_kernel(theirs[1])
     out = torch.nn.functional.conv2d(images, kernel, **params | {"padding": [p for p, _ in params["padding"]]})
     out.sin().sum().backward()
     np.testing.assert_allclose(y.numpy(), out.permute(0, 2, 3, 1).detach().numpy(), rtol=1e-10, atol=1e-10)
@@ -81,8 +91,8 @@ def test_conv_transpose2d_is_torchs(torch, problem, data):
     if min(sides) < 1:  # torch refuses sides that output_padding alone makes positive
         return
     out = torch.nn.functional.conv_transpose2d(
-        torch.tensor(y).permute(0, 3, 1, 2),
-        torch.tensor(w).permute(3, 2, 0, 1),
+        torchs_images(torch.tensor(y)),
+        torchs_kernel(torch.tensor(w)),
         output_padding=more,
         **params | {"padding": [p for p, _ in params["padding"]]},
     )
@@ -137,7 +147,7 @@ def test_same_and_valid_padding_are_torchs_with_stride_1(torch):
     x, w = rng.standard_normal((2, 7, 6, 2)), rng.standard_normal((5, 3, 2, 5))
     for padding in ("same", "valid"):
         mine = ops.conv2d(x, w, padding=padding)
-        images, kernel = torch.tensor(x).permute(0, 3, 1, 2), torch.tensor(w).permute(3, 2, 0, 1)
+        images, kernel = torchs_images(torch.tensor(x)), torchs_kernel(torch.tensor(w))
         out = torch.nn.functional.conv2d(images, kernel, padding=padding)
         np.testing.assert_allclose(mine, out.permute(0, 2, 3, 1).numpy(), rtol=1e-10, atol=1e-10)
 
@@ -148,7 +158,7 @@ def test_conv1d_is_torchs(torch, problem):
     x, w, groups = x[:, :, 0], w[:, 0], params["groups"]
     stride, padding, dilation = (params[name][0] for name in ("stride", "padding", "dilation"))
     mine = ops.conv1d(x, w, stride, padding, dilation, groups)
-    sequences, kernel = torch.tensor(x).permute(0, 2, 1), torch.tensor(w).permute(2, 1, 0)
+    sequences, kernel = (torch.tensor(a).permute(*axes) for a, axes in [(x, (0, 2, 1)), (w, (2, 1, 0))])
     out = torch.nn.functional.conv1d(sequences, kernel, None, stride, padding[0], dilation, groups)
     np.testing.assert_allclose(mine, out.permute(0, 2, 1).numpy(), rtol=1e-10, atol=1e-10)
 
