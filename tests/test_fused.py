@@ -405,6 +405,11 @@ def test_detect_anomaly_names_the_op_whose_kernel_met_a_nan_and_finds_silent_wri
             grad(g.sum(), x)
 
 
+def test_detect_anomaly_passes_over_operands_that_were_left_out(squared_times):
+    with detect_anomaly(), pytest.raises(NonFiniteError, match=r"float32 \(1,\), None\): .*operand 1 already held one"):
+        squared_times(leaf([1.0]), leaf([np.inf]))
+
+
 def test_detect_anomaly_names_the_op_whose_backward_kernel_gave_a_nan(monkeypatch):
     nan = lambda g, operands, *rest: (operands[0] * np.float32(np.nan),)
     monkeypatch.setitem(KERNELS, ("softmax", "numpy"), KERNELS["softmax", "numpy"]._replace(backward=nan))

@@ -26,6 +26,7 @@ without it an op cannot be registered, so a gradient that nobody checks cannot e
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 import sys
 import threading
@@ -334,7 +335,7 @@ class Op:
     def _usage(self) -> str:
         return f"({', '.join([*self.operands, *self.defaults])})"
 
-    @property
+    @functools.cached_property
     def optional(self) -> tuple[str, ...]:
         """Operands that may be None: those whose default is None."""
         if isinstance(self.forward, np.ufunc):
