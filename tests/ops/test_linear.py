@@ -58,6 +58,11 @@ def test_matrices_that_do_not_chain_are_told_apart(left, right, rule):
     assert str(caught.value).startswith(f"matmul(float32 {left}, float32 {right}): {rule}")
 
 
+def test_a_matrix_product_with_a_number_is_explained():
+    with pytest.raises(ShapeError, match=r"matmul\(float64 \(3,\), 2\): .* use \* to scale"):
+        leaf(3) @ 2
+
+
 def test_outer_and_trace_are_numpys():
     a, b, c = leaf(3), leaf(2), leaf(2, 3, 3)
     np.testing.assert_array_equal(ops.outer(a, b).numpy(), np.outer(a.numpy(), b.numpy()))

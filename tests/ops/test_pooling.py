@@ -8,7 +8,7 @@ from hypothesis import given
 
 import tinygen
 from tinygen import ops
-from tinygen.errors import ShapeError
+from tinygen.errors import DtypeError, ShapeError
 from tinygen.registry import REGISTRY
 
 rng = np.random.default_rng(0)
@@ -74,6 +74,11 @@ def test_the_maximum_of_a_window_with_a_nan_is_nan():
     x = np.zeros((1, 2, 4, 1))
     x[0, 0, 0] = np.nan
     np.testing.assert_array_equal(ops.max_pool2d(x, 2)[0, 0, :, 0], [np.nan, 0])
+
+
+def test_max_pooling_of_integers_is_explained():
+    with pytest.raises(DtypeError, match=r"max_pool2d\(int64 \(1, 2, 2, 1\)\): max_pool2d takes floats"):
+        ops.max_pool2d(np.zeros((1, 2, 2, 1), int), 2)
 
 
 @pytest.mark.parametrize("scale", [1, 2, 3, (2, 1), (1, 4)])

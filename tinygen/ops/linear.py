@@ -45,7 +45,7 @@ def matmul(a, b, /):
     result. Raises ShapeError where the matrices do not chain.
     """
     try:
-        if b.ndim == 2 < a.ndim:  # one matrix for a whole batch: one large product instead of many small ones
+        if np.ndim(b) == 2 < np.ndim(a):  # one matrix for a whole batch: one large product instead of many small ones
             return np.matmul(a.reshape(prod(a.shape[:-1]), a.shape[-1]), b).reshape(*a.shape[:-1], b.shape[-1])
         return np.matmul(a, b)
     except ValueError:
