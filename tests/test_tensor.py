@@ -68,7 +68,7 @@ def test_an_array_on_the_left_hands_over():
 @given(st.integers(0, 2**32 - 1))
 def test_operators_agree_with_numpy(seed):
     rng = np.random.default_rng(seed)
-    a, b = rng.uniform(0.5, 2, (2, 3)), rng.uniform(0.5, 2, (2, 3))
+    a, _b = rng.uniform(0.5, 2, (2, 3)), rng.uniform(0.5, 2, (2, 3))
     x = tinygen.tensor(a)
     for operator in ("+", "-", "*", "/", "**", "//", "%", "<", "<=", ">", ">=", "==", "!="):
         expected, got = eval(f"a {operator} b"), eval(f"x {operator} tinygen.tensor(b)")

@@ -200,7 +200,11 @@ def _fit(gradient: Any, parent: Any, node: Node) -> Any:
                 f"{node.op.name}: its vjp returned a gradient of shape {tuple(gradient.shape)} for an operand of "
                 f"shape {tuple(parent.shape)}."
             )
-        gradient = REGISTRY["sum_to"](gradient, parent.shape)
+        sum_to = REGISTRY["sum_to"]
+        if type(gradient) is ndarray:
+            gradient = sum_to.forward(gradient, parent.shape)
+        else:
+            gradient = sum_to(gradient, parent.shape)
     return gradient if gradient.dtype == parent.dtype else REGISTRY["astype"](gradient, parent.dtype)
 
 

@@ -26,7 +26,6 @@ without it an op cannot be registered, so a gradient that nobody checks cannot e
 from __future__ import annotations
 
 import difflib
-import functools
 import inspect
 import sys
 import threading
@@ -102,13 +101,13 @@ class Op:
         With `residual=True` forward returns (out, residual), where the residual must be piecewise constant."""
         self.name, self.forward, self.inputs, self.constants, self.residual = name, forward, inputs, constants, residual
         self.__doc__, self.__name__ = forward.__doc__, name
-        self.operands, self.defaults, self.variadic = _signature(forward)
+        self.operands, self.defaults, self.variadic, self.optional = _signature(forward)
         self.arity = -1 if self.variadic else len(self.operands)
         self.plain = not (self.variadic or self.defaults or residual or constants)
         self.joint, self.vjps, self.read_by, self.wants_needs = None, (), [], False
         self.reads: tuple[str, ...] = ()
         self.derived = False
-        self.lean = self.plain  # one output, and a vjp that reads nothing but operands and it
+        self.reads_shapes = False
         self._picks: dict[Any, tuple] = {}
 
     def __repr__(self) -> str:
@@ -131,7 +130,7 @@ class Op:
             self.vjps = tuple((f, pick(group)) for f, group in zip(functions, names, strict=True) if f)
             self.read_by = [group for f, group in zip(functions, names, strict=True) if f]
         self.derived, self._picks = True, {}
-        self.lean = self.plain and "shapes" not in self.reads
+        self.reads_shapes = "shapes" in self.reads
         if not self.variadic:
             self.differentiable = [i for i, name in enumerate(self.operands) if name not in self.constants]
             if not self.joint and len(self.vjps) != len(self.differentiable):
@@ -232,8 +231,8 @@ class Op:
             if dtype is FLOAT32 or dtype is FLOAT64 or dtype in FLOATS:
                 result.node = node = Node() if not mode.watching else WatchedNode()
                 node.op, node.parents, node.shape, node.dtype, node.seq = self, parents, out.shape, dtype, tick()
-                if self.lean:  # _save for the common case, without the call
-                    values += (out, None)
+                if self.plain:  # _save for the common case, without the call
+                    values += (out, None, _shapes(values)) if self.reads_shapes else (out, None)
                     versions += (result.version, CONSTANT)
                     pick_saved, pick_versions = self._picks.get(tracked) or self._plan(tracked)
                     node.saved, node.versions = pick_saved(values), pick_versions(versions)
@@ -248,11 +247,11 @@ class Op:
 
         What can be read stands in one list, the pool, in the order of `_plan`; a second list holds the versions.
         """
-        shapes = tuple([getattr(value, "shape", ()) for value in values])
+        shapes = _shapes(values)
         if self.variadic:
             values, tracked = [tuple(values)], None
         picks = self._picks.get(tracked) or self._plan(tracked)
-        node.saved = picks[0]([*values, out, None, *params.values(), shapes, residual])
+        node.saved = picks[0]([*values, out, None, shapes, *params.values(), residual])
         if self.variadic:  # one entry of the pool stands for all operands, whose versions follow those of what is read
             node.versions = (CONSTANT,) * len(self.reads) + tuple(versions)
         else:
@@ -264,7 +263,7 @@ class Op:
         want a gradient. What nobody needs becomes the None after the output."""
         if not self.derived:
             raise GraphError(f"{self.name} has no derivative; use stop_gradient on its input if none is meant.")
-        names = [*self.operands, "out", None, *self.defaults, "shapes", "residual"]
+        names = [*self.operands, "out", None, "shapes", *self.defaults, "residual"]
         reads, nothing = set(self.reads), len(self.operands) + 1
         if tracked is not None and not self.joint:
             wanted = [tracked >> i & 1 for i in self.differentiable]
@@ -298,31 +297,32 @@ class Op:
     def _bind(self, args: tuple, params: dict) -> tuple[tuple, dict]:
         """Operands, and every parameter by name with its default filled in."""
         n = len(args) if self.variadic else self.arity
-        bound = dict(self.defaults)
-        if len(args) - n > len(bound):
-            raise InputError(f"{self.name}: {len(args)} arguments given; it takes {self._usage()}.")
-        bound.update(zip(bound, args[n:], strict=False))
+        bound = self.defaults.copy()
+        if len(args) != n:
+            if len(args) - n > len(bound):
+                raise InputError(f"{self.name}: {len(args)} arguments given; it takes {self._usage()}.")
+            bound.update(zip(bound, args[n:]))
+            args = args[:n] + (None,) * (n - len(args))
         for name, value in params.items():
-            if name not in self.defaults:
-                near = difflib.get_close_matches(name, self.defaults, 1)
+            if name not in bound:
+                near = difflib.get_close_matches(name, bound, 1)
                 hint = f"; did you mean {near[0]}?" if near else "."
                 raise InputError(f"{self.name}: unknown parameter {name!r}; it takes {self._usage()}{hint}")
             bound[name] = value
-        args = args[:n] + (None,) * (n - len(args))
-        missing = [name for name, value in bound.items() if value is REQUIRED]
-        if self.constants:  # lists of indices stay integers, lists of conditions booleans
-            listed = lambda arg, name: isinstance(arg, list | tuple) and name in self.constants
-            args = tuple([np.asarray(a) if listed(a, name) else a for a, name in zip(args, self.operands, strict=True)])
-        if not self.variadic:
-            given = zip(self.operands, args, strict=True)
-            missing += [name for name, a in given if a is None and name not in self.optional]
-        if missing:
-            raise InputError(f"{self.name}: {' and '.join(missing)} missing; it takes {self._usage()}.")
         for name, value in bound.items():
+            if value is REQUIRED:
+                raise InputError(f"{self.name}: {name} missing; it takes {self._usage()}.")
             if isinstance(value, Tensor):
                 if value.requires_grad:
                     raise GraphError(f"{self.name}: no gradient flows to the parameter {name!r}; pass {name}.detach().")
                 bound[name] = value._array
+        if not self.variadic:
+            for name, arg in zip(self.operands, args):
+                if arg is None and name not in self.optional:
+                    raise InputError(f"{self.name}: {name} missing; it takes {self._usage()}.")
+        if self.constants:  # lists of indices stay integers, lists of conditions booleans
+            listed = lambda arg, name: isinstance(arg, list | tuple) and name in self.constants
+            args = tuple([np.asarray(a) if listed(a, name) else a for a, name in zip(args, self.operands)])
         return args, bound
 
     def _settle(self, out: Any, dtype: Any) -> Any:
@@ -334,14 +334,6 @@ class Op:
 
     def _usage(self) -> str:
         return f"({', '.join([*self.operands, *self.defaults])})"
-
-    @functools.cached_property
-    def optional(self) -> tuple[str, ...]:
-        """Operands that may be None: those whose default is None."""
-        if isinstance(self.forward, np.ufunc):
-            return ()
-        signature = inspect.signature(self.forward).parameters
-        return tuple(name for name in self.operands if signature[name].default is None)
 
     def _unify(self, values: list) -> tuple[list, Any]:
         """One float dtype for all: integers take it, a second width is an error. Constants must not be floats."""
@@ -386,18 +378,19 @@ def op(
     return register(forward) if forward is not None else register
 
 
-def _signature(function: Callable) -> tuple[tuple[str, ...], dict[str, Any], bool]:
-    """Operand names, parameters with defaults, and whether the operands are `*args`."""
+def _signature(function: Callable) -> tuple[tuple[str, ...], dict[str, Any], bool, tuple[str, ...]]:
+    """Operand names, parameters with defaults, whether the operands are `*args`, and which of them may be None."""
     if isinstance(function, np.ufunc):
-        return (("x",) if function.nin == 1 else ("a", "b")), {}, False
+        return (("x",) if function.nin == 1 else ("a", "b")), {}, False, ()
     parameters = list(inspect.signature(function).parameters.values())
     if any(p.kind is p.VAR_POSITIONAL for p in parameters):
         kinds = {p.kind is p.VAR_POSITIONAL: p for p in parameters}
-        return (kinds[True].name,), {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}, True
+        return (kinds[True].name,), {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}, True, ()
     slash = any(p.kind is p.POSITIONAL_ONLY for p in parameters)
     operand = lambda p: p.kind is p.POSITIONAL_ONLY if slash else p.default is REQUIRED
     names = tuple(p.name for p in parameters if operand(p))
-    return names, {p.name: p.default for p in parameters if not operand(p)}, False
+    optional = tuple(p.name for p in parameters if operand(p) and p.default is None)
+    return names, {p.name: p.default for p in parameters if not operand(p)}, False, optional
 
 
 def _names(function: Callable | None) -> list[str]:
@@ -433,6 +426,10 @@ def _tensor(array: Any, node: Any, version: Version) -> Any:
     out = Tensor(array)
     out.node, out.version = node, version
     return out
+
+
+def _shapes(values: list) -> tuple[tuple[int, ...], ...]:
+    return tuple([getattr(value, "shape", ()) for value in values])
 
 
 def _version(out: Any, values: list, versions: list) -> Version:

@@ -156,7 +156,7 @@ def main() -> None:
     for name, row in ops_table.items():
         print(f"{name:16}{row['numpy']:12.2f}{row['tinygen']:12.2f}{row['python']:15.2f}")
     graph_table = graph(options.rounds)
-    print(f"\n{'1,000 mixed ops':16}{'median':>12}{'min':>12}{'max':>12}{'over tinygen':>15}   ms, forward and backward")
+    print(f"\n{'1,000 mixed ops':16}{'median':>12}{'min':>12}{'max':>12}{'over tinygen':>15}   ms, forward + backward")
     for name, row in graph_table.items():
         print(f"{name:16}{row['median']:12.2f}{row['min']:12.2f}{row['max']:12.2f}{row['ratio']:15.2f}")
     if options.json:

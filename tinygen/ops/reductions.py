@@ -75,7 +75,7 @@ def sum_to(x, /, shape):
     """x summed over the axes along which `shape` would be broadcast: the transpose of broadcast_to."""
     extra = x.ndim - len(shape)
     axes = tuple(range(extra)) + tuple(extra + i for i, side in enumerate(shape) if side == 1 != x.shape[extra + i])
-    return xp(x).sum(x, axes).reshape(shape) if axes else x[...]
+    return x.sum(axes).reshape(shape) if axes else x[...]
 
 
 sum_to.vjp(lambda g, shapes: broadcast_to(g, shapes[0]))
