@@ -12,6 +12,7 @@ result can be differentiated again.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
 from typing import Any
@@ -140,7 +141,16 @@ def _walk(roots: list, seeds: list, targets: set | None, retain: bool, create_gr
         if kind is Selection:
             _put(grads, node, g)
             continue
-        pulled = _pull(node, g, needs, create_graph)
+        if kind is Node and type(g) is ndarray and node.saved is not None:  # _pull in the common case, without the call
+            seq = node.seq
+            for version in node.versions:
+                if version.tick > seq:
+                    raise MutationError(_mutated(node))
+            pulled = node.op.pull_back(g, node.saved, needs)
+            if len(pulled) != len(needs):
+                pulled = _spread(node, pulled, needs)
+        else:
+            pulled = _pull(node, g, needs, create_graph)
         for parent, gradient in zip(needs, pulled):
             if parent is not None:
                 if type(gradient) is not ndarray:
@@ -191,11 +201,7 @@ def _checked(gradient: Any, node: Node) -> Any:
 def _fit(gradient: Any, parent: Any, node: Node) -> Any:
     """Broadcasting undone and the dtype restored: what every op may leave to the edge."""
     if gradient.shape != parent.shape:
-        extra = len(gradient.shape) - len(parent.shape)
-        fits = extra >= 0 and all(
-            p in (1, g) for p, g in zip(parent.shape, gradient.shape[extra:], strict=True)
-        )
-        if not fits:
+        if broadcast_axes(parent.shape, gradient.shape) is None:
             raise ShapeError(
                 f"{node.op.name}: its vjp returned a gradient of shape {tuple(gradient.shape)} for an operand of "
                 f"shape {tuple(parent.shape)}."
@@ -206,6 +212,15 @@ def _fit(gradient: Any, parent: Any, node: Node) -> Any:
         else:
             gradient = sum_to(gradient, parent.shape)
     return gradient if gradient.dtype == parent.dtype else REGISTRY["astype"](gradient, parent.dtype)
+
+
+@functools.lru_cache(maxsize=1024)
+def broadcast_axes(small: tuple[int, ...], large: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The axes of `large` along which an array of shape `small` is repeated to fill it; None where it cannot."""
+    extra = len(large) - len(small)
+    if extra < 0 or any(s not in (1, n) for s, n in zip(small, large[extra:])):
+        return None
+    return (*range(extra), *[extra + i for i, s in enumerate(small) if s == 1 != large[extra + i]])
 
 
 def _put(grads: dict, selection: Selection, g: Any) -> None:

@@ -42,7 +42,7 @@ from tinygen.tensor import Tensor, Version, tick
 
 REGISTRY: dict[str, Op] = {}
 
-ndarray = np.ndarray
+ndarray, new = np.ndarray, object.__new__
 FLOATS = FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 CONSTANT = Version()  # the version of what is not a Tensor: never written to, as far as anybody can see
 WEAK = frozenset((float, int, bool, type(None)))  # numbers that take the dtype of the arrays they meet
@@ -104,7 +104,7 @@ class Op:
         self.operands, self.defaults, self.variadic, self.optional = _signature(forward)
         self.arity = -1 if self.variadic else len(self.operands)
         self.plain = not (self.variadic or self.defaults or residual or constants)
-        self.joint, self.vjps, self.read_by, self.wants_needs = None, (), [], False
+        self.single, self.pair, self.joint, self.vjps, self.read_by, self.wants_needs = None, False, None, (), [], False
         self.reads: tuple[str, ...] = ()
         self.derived = False
         self.reads_shapes = False
@@ -129,6 +129,8 @@ class Op:
         else:
             self.vjps = tuple((f, pick(group)) for f, group in zip(functions, names, strict=True) if f)
             self.read_by = [group for f, group in zip(functions, names, strict=True) if f]
+            self.single = functions[0] if len(self.operands) == 1 else None
+            self.pair = len(self.operands) == 2 and not self.constants
         self.derived, self._picks = True, {}
         self.reads_shapes = "shapes" in self.reads
         if not self.variadic:
@@ -139,6 +141,12 @@ class Op:
 
     def pull_back(self, g: Any, saved: tuple, needs: list[bool]) -> list | tuple:
         """The gradients of the operands given that of the output; None where `needs` is not true: nobody asks."""
+        if self.single:  # one operand, or two: most nodes are such, and spared the loop
+            return (self.single(g, *saved),)
+        if self.pair:
+            (f, pick), (h, choose) = self.vjps
+            first, second = needs
+            return (f(g, *pick(saved)) if first else None), (h(g, *choose(saved)) if second else None)
         if self.joint:
             needs = {"needs": [bool(need) for need in needs]} if self.wants_needs else {}
             pulled = self.joint(g, *saved, **needs)
@@ -217,13 +225,13 @@ class Op:
             out, residual = out
         if not tensors:
             return out
-        if type(out) is tuple:
-            return self._several(values, parents, versions, params, dtype, out, tracked)
         if type(out) is not ndarray or out.dtype is not dtype:
+            if type(out) is tuple:
+                return self._several(values, parents, versions, params, dtype, out, tracked)
             out = self._settle(out, dtype)
-        result = Tensor(out)
-        if out.base is not None:
-            result.version = _version(out, values, versions)
+        result = new(Tensor)
+        result._array, result.node = out, None
+        result.version = Version() if out.base is None else _version(out, values, versions)
         if mode.watching:
             watch(self.name, values, (out,))
         if tracked and mode.recording:
@@ -434,6 +442,11 @@ def _shapes(values: list) -> tuple[tuple[int, ...], ...]:
 
 def _version(out: Any, values: list, versions: list) -> Version:
     """The version of the operand whose memory the output views, or a new one."""
+    owner = out.base
+    if values[0] is owner or getattr(values[0], "base", None) is owner:  # a view of the first operand: the usual case
+        if versions[0] is not CONSTANT:
+            versions[0].shared = True
+            return versions[0]
     for value, version in zip(values, versions, strict=False):
         if type(value) is type(out) and version is not CONSTANT and arrays.xp(out).may_share_memory(value, out):
             version.shared = True

@@ -12,6 +12,7 @@ import math
 import numpy as np
 
 from tinygen.arrays import xp
+from tinygen.autograd import broadcast_axes
 from tinygen.domains import along_axis, real, reductions
 from tinygen.errors import ShapeError
 from tinygen.ops.elementwise import astype, clip, equal, exp, minimum, where
@@ -73,8 +74,9 @@ def _unbroadcasts(draw):
 @op(inputs=_unbroadcasts)
 def sum_to(x, /, shape):
     """x summed over the axes along which `shape` would be broadcast: the transpose of broadcast_to."""
-    extra = x.ndim - len(shape)
-    axes = tuple(range(extra)) + tuple(extra + i for i, side in enumerate(shape) if side == 1 != x.shape[extra + i])
+    axes = broadcast_axes(tuple(shape), x.shape)
+    if axes is None:
+        raise ShapeError(f"an array of shape {tuple(shape)} does not broadcast to {x.shape}")
     return x.sum(axes).reshape(shape) if axes else x[...]
 
 

@@ -33,7 +33,7 @@ def reshape(x, /, shape):
     return x.reshape(shape)
 
 
-reshape.vjp(lambda g, shapes: reshape(g, shapes[0]))
+reshape.vjp(lambda g, shapes: g.reshape(shapes[0]))
 
 
 def ravel(x: Any) -> Any:
