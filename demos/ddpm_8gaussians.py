@@ -23,7 +23,7 @@ from tinygen.metrics import beside_floor, mode_coverage, sliced_wasserstein2
 from tinygen.models import DDPM, Schedule
 from tinygen.nn import ResidualMLP
 
-DEMO = Demo(number=20, data="8 Gaussians", minutes=1, steps=10_000, quick_steps=200)
+DEMO = Demo(number=20, data="8 Gaussians", minutes=1, steps=10_000, quick_steps=200, blas_threads=1)
 
 T = 100
 DATA = eight_gaussians()
@@ -123,13 +123,23 @@ def draw(run: Run, model: DDPM, film: np.ndarray, losses: np.ndarray, best_loss:
         plotting.curve(losses, "Training loss", smooth=200, levels={"exact score": best_loss}),
         plotting.curve(errors, "Noise prediction against the exact one", xlabel="t", ylabel="relative error", log="y"),
     )
-    forward = SCALE * np.stack(list(model.noising(DATA.sample(40, run.rng) / SCALE, run.rng)))
+    draw_trajectories(run, model, film)
+    draw_density(run, model, film)
+
+
+def draw_trajectories(run: Run, model: DDPM, film: np.ndarray) -> None:
+    """Above, the first coordinate of many points against time; below, a few points in the plane."""
+    forward = SCALE * np.stack(list(model.noising(DATA.sample(80, run.rng) / SCALE, run.rng)))
+    reverse = film[:, :80]
+    back = np.arange(T, -1, -1)
     plotting.save(
         run.path("trajectories.png"),
-        plotting.trajectories(forward, "Forward: data to noise", EXTENT),
-        plotting.trajectories(film[:, :40], "Reverse: noise to data", EXTENT),
+        plotting.strands(forward[:, :, 0], "Forward: data to noise", xlabel="t", colour_at=0),
+        plotting.strands(reverse[:, :, 0], "Reverse: noise to data", back, xlabel="t"),
+        plotting.trajectories(forward[:, :6], extent=EXTENT),
+        plotting.trajectories(reverse[:, :6], extent=EXTENT),
+        columns=2,
     )
-    draw_density(run, model, film)
 
 
 def draw_density(run: Run, model: DDPM, film: np.ndarray) -> None:

@@ -15,6 +15,7 @@ from typing import NoReturn
 from demos.catalogue import Demo, Entry, catalogue
 from demos.report import metrics_table, table, write_metrics
 from demos.run import Run
+from tinygen import runtime
 from tinygen.errors import InputError, TinygenError
 from tinygen.files import make_folder
 
@@ -176,7 +177,8 @@ def run_demo(entry: Entry, options: argparse.Namespace) -> list[Run]:
             budget_minutes=options.budget,
             sample=options.sample,
         )
-        chapter(run)
+        with runtime.tuned(entry.demo.blas_threads):
+            chapter(run)
         runs.append(run)
     seconds = time.perf_counter() - start
     kept = ("steps", "seed", "seeds", "device", "data", "quick", "sample", "budget")

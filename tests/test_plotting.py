@@ -20,6 +20,7 @@ from tinygen.plotting import (
     running_mean,
     save,
     scatter,
+    strands,
     trajectories,
 )
 from tinygen.random import Generator
@@ -34,6 +35,7 @@ PANELS = {
     "curve": curve(np.linspace(2, 1, 50), "loss", smooth=5, log="y", levels={"entropy": 0.9}),
     "curves": curve({"train": np.arange(1, 9), "held out": np.arange(2, 10)}, x=np.arange(8) + 1, log="xy"),
     "trajectories": trajectories(CLOUDS, "paths"),
+    "strands": strands(CLOUDS[:, :, 0], "paths in time", colour_at=0),
     "overlay": overlay(heat_map(MAPS[0], EXTENT, "both", colours="Greys"), trajectories(CLOUDS, extent=EXTENT)),
 }
 
@@ -219,6 +221,7 @@ def test_empty_constant_and_broken_data_still_draw(tmp_path):
         (lambda path: curve({}), "one length"),
         (lambda path: curve([1, 2], smooth=0), "smooth over must be at least 1"),
         (lambda path: trajectories(np.zeros((1, 5, 2))), "two steps or more"),
+        (lambda path: strands(np.zeros((3, 5)), x=np.arange(4)), "3 steps have 4 places"),
         (lambda path: save(path), "at least one"),
         (lambda path: save(path, scatter(CLOUDS), scatter(CLOUDS[:2])), r"\[2, 3\]"),
         (lambda path: animate(path, scatter(CLOUDS), captions=["a"]), "3 frames have 1 captions"),

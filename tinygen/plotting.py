@@ -194,6 +194,35 @@ def trajectories(
     return Panel(draw)
 
 
+def strands(
+    values: ArrayLike,
+    title: str = "",
+    x: ArrayLike | None = None,
+    xlabel: str = "step",
+    ylabel: str = "$x_1$",
+    colour_at: int = -1,
+) -> Panel:
+    """One coordinate of many paths against time: values (steps, n) over x (0 .. steps - 1 unless given).
+
+    Each path has one colour all along, by where it is at step `colour_at` (the last): dark is low and light is high.
+    """
+    values = _array(values, "strands: values", "(steps, n)", (2,))
+    x = np.arange(len(values)) if x is None else _array(x, "strands: x", "(steps,)", (1,))
+    if len(x) != len(values):
+        raise InputError(f"strands: {len(values)} steps have {len(x)} places on the axis; give one for each.")
+    lines = np.stack([np.broadcast_to(x[:, None], values.shape), values], axis=-1).swapaxes(0, 1)
+
+    def draw(ax: Axes) -> Callable[[int], None]:
+        from matplotlib.collections import LineCollection
+
+        ax.set(title=title, xlabel=xlabel, ylabel=ylabel, xlim=(x[0], x[-1]))
+        ax.add_collection(LineCollection(lines, array=values[colour_at], cmap="viridis", linewidths=0.7, alpha=0.7))
+        ax.autoscale_view(scalex=False)
+        return lambda t: None
+
+    return Panel(draw, width=1.3)
+
+
 def overlay(*panels: Panel) -> Panel:
     """Several panels on the same axes: maps under paths, paths under points. The last one's extent holds, and the first
     title that is not empty.

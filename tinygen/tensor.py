@@ -239,6 +239,12 @@ class Tensor:
     def __mod__(self, other):
         return ops.remainder(self, other)
 
+    def __rfloordiv__(self, other):
+        return ops.floor_divide(other, self)
+
+    def __rmod__(self, other):
+        return ops.remainder(other, self)
+
     def __pow__(self, other):
         return ops.power(self, other)
 
