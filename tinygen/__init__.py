@@ -11,7 +11,7 @@ Importing tinygen imports NumPy and nothing else; Numba, SciPy, Matplotlib and C
 """
 
 from tinygen.tensor import Parameter, Tensor, tensor  # isort: skip (first: everything else is built on Tensor)
-from tinygen import nn, ops, optim, random
+from tinygen import data, metrics, models, nn, ops, optim, random
 from tinygen.autograd import (
     backward,
     detect_anomaly,
@@ -32,6 +32,7 @@ __all__ = [
     "Parameter",
     "Tensor",
     "backward",
+    "data",
     "definitions_only",
     "detect_anomaly",
     "grad",
@@ -40,6 +41,8 @@ __all__ = [
     "hvp",
     "jacobian",
     "jvp",
+    "metrics",
+    "models",
     "nn",
     "no_grad",
     "op",

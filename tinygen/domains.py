@@ -124,6 +124,7 @@ def arrays(*domains: Domain) -> Callable:
             shapes[0], shapes[1] = shapes[1], shapes[0]
         return tuple(draw.array(s, d) for s, d in zip(shapes, domains, strict=True)), {}
 
+    describe.operands = len(domains)  # marks an elementwise op, which takes arrays of every shape, empty ones too
     return describe
 
 

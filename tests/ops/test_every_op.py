@@ -107,6 +107,17 @@ def _strided(x):
     return view
 
 
+@pytest.mark.parametrize("shape", [(0,), (2, 0), (0, 3)])
+@pytest.mark.parametrize("name", [name for name in OPS if hasattr(REGISTRY[name].inputs, "operands")])
+def test_elementwise_ops_take_empty_arrays(name, shape):
+    leaves = [tinygen.tensor(np.zeros(shape), requires_grad=True) for _ in range(REGISTRY[name].inputs.operands)]
+    out = REGISTRY[name](*leaves)
+    assert out.shape == shape
+    if out.requires_grad:
+        grads = autograd.grad(out, leaves, np.zeros(shape))
+        assert all(g.shape == shape for g in grads)
+
+
 @every_op
 def test_no_output_is_its_operand(name):
     """An output that were the operand's own array, not a view of it, would escape the versions that guard memory."""

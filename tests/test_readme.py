@@ -1,0 +1,43 @@
+"""What the README tells people to type works as it stands there."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+TRAINS, ADDS_AN_OP = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_ten_lines_train_a_model_that_finds_the_modes():
+    from tinygen.data import eight_gaussians
+    from tinygen.metrics import mode_coverage
+
+    names = {}
+    exec(TRAINS, names)
+    data = eight_gaussians()
+    modes = mode_coverage(names["samples"], data.means, data.std)
+    assert modes.found == 8 and modes.within > 0.8
+
+
+def test_the_op_that_is_added_passes_the_checker_with_the_words_shown(tmp_path):
+    (tmp_path / "my_ops.py").write_text(ADDS_AN_OP)
+    command = [sys.executable, "-m", "tinygen.gradcheck", str(tmp_path / "my_ops.py")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.strip() in README, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)]+)\)", README))))
+def test_every_link_leads_somewhere(target):
+    assert (Path(__file__).parents[1] / target).exists()
+
+
+def test_the_table_agrees_with_the_demo_that_it_quotes():
+    from demos.catalogue import catalogue
+
+    entries = {entry.name for entry in catalogue(Path(__file__).parents[1] / "demos")}
+    linked = set(re.findall(r"\(demos/(\w+)\.py\)", README))
+    assert linked == entries and np.all([name in README for name in entries])
