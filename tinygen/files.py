@@ -1,19 +1,28 @@
-"""Atomic writes: a file is there in full under its name, or the old one still is; never half of one.
+"""Files that are whole: atomic writes, and arrays in .npz files that nobody need trust.
 
-The contents go to a temporary file in the same folder, which then takes the name in one step (`os.replace`). A program
-that is killed in between leaves at most the temporary file, whose name begins with a dot.
+Atomic: a file is there in full under its name, or the old one still is; never half of one. The contents go to a
+temporary file in the same folder, which then takes the name in one step (`os.replace`). A program that is killed in
+between leaves at most the temporary file, whose name begins with a dot.
+
+`read_npz` reads what may be damaged or made to do harm. Nothing in the file is executed or evaluated: no pickle, and
+the header of each array is matched against the one form in which NumPy writes plain ones. Sizes are compared with what
+is declared before anything is decompressed, and `write_npz` seals the contents with a checksum.
 """
 
 import contextlib
 import json
+import math
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tinygen.errors import TinygenError
+import numpy as np
 
-__all__ = ["OutputError", "atomic", "make_folder", "write_json", "write_text"]
+from tinygen.errors import InputError, TinygenError
+
+__all__ = ["OutputError", "atomic", "make_folder", "read_npz", "write_json", "write_npz", "write_text"]
 
 
 class OutputError(TinygenError, OSError):
@@ -26,7 +35,7 @@ def make_folder(path: str | os.PathLike) -> Path:
     Raises OutputError with the reason when that fails.
     """
     path = Path(path)
-    with _explained(path):
+    with explained(path):
         path.mkdir(parents=True, exist_ok=True)
         probe = _temporary_beside(path / "probe")
         probe.touch()
@@ -43,19 +52,29 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
 
     The temporary name keeps the suffix of `path`, from which Matplotlib, Pillow and NumPy tell the format. If the block
     raises, the temporary file is removed and whatever `path` held before is untouched. Missing parent folders are
-    created. Raises OutputError when the folder or the file cannot be written.
+    created. Raises OutputError when the folder or the file cannot be written, also if that shows inside the block (a
+    full disk, say).
     """
     path = Path(path)
     temporary = _temporary_beside(path)
-    with _explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.touch()
-    try:
-        yield temporary
-        with _explained(path):
+    with explained(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.touch()
+            yield temporary
             os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        finally:
+            with contextlib.suppress(OSError):  # the error of the block, if any, is the one to tell
+                temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(path: str | os.PathLike) -> None:
+    """Removes the temporary files that killed programs left beside `path`. Nobody else may be writing it meanwhile."""
+    path = Path(path)
+    for file in path.parent.glob(f".{path.stem}.*{path.suffix}"):
+        if re.fullmatch(r"\d+", file.name[len(path.stem) + 2 : -len(path.suffix)]):
+            with explained(file):
+                file.unlink(missing_ok=True)
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
@@ -91,10 +110,129 @@ def _temporary_beside(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: str | os.PathLike) -> Iterator[None]:
+    """Within this context, what the system says against writing `path` is raised as an OutputError."""
     try:
         yield
+    except OutputError:
+        raise
     except OSError as error:
         raise OutputError(
             f"Cannot write {path}: {error.strerror or error}. Choose a folder that you may write to, or make room."
         ) from error
+
+
+# -- arrays ------------------------------------------------------------------------------------------------------------
+
+SEAL = "sha256"
+LONGEST_HEADER = 4096
+NAME = re.compile(r"(?!\.)[^/\\:\x00-\x1f]+\.npy")
+# The header that NumPy writes for an array of plain numbers or bytes, little end first, last index fastest.
+HEADER = re.compile(
+    r"\{'descr': '((?:<[fiu][248]|\|[iu]1|\|b1|\|S[1-9]\d{0,17}))', 'fortran_order': False, "
+    r"'shape': \(((?:\d{1,18}, )*\d{1,18},?)?\), \} *\n"
+)
+
+
+def write_npz(path: str | os.PathLike, arrays: Mapping[str, Any]) -> None:
+    """Writes arrays of numbers or bytes to an .npz file, atomically, and a checksum of them all beside them.
+
+    NumPy reads it (`np.load`); `read_npz` verifies it. The same arrays give the same file, byte for byte. When this
+    returns the file is on the disk, not only in the system's memory. Raises OutputError when it cannot be written.
+    """
+    import zipfile
+
+    arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    for name, array in arrays.items():
+        if not NAME.fullmatch(f"{name}.npy") or name == SEAL or array.dtype.kind not in "fiubS":
+            raise InputError(f"write_npz: cannot keep {array.dtype} under the name {name!r}; see NAME in files.py.")
+    arrays[SEAL] = np.bytes_(_digest(arrays))
+    with atomic(path) as temporary, open(temporary, "wb") as file:
+        with zipfile.ZipFile(file, "w") as archive:
+            for name, array in arrays.items():
+                with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as entry:
+                    np.lib.format.write_array(entry, np.asarray(array), version=(1, 0), allow_pickle=False)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_npz(path: str | os.PathLike, *, limit: int | None = None, sealed: bool = True) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file, which need not be trusted.
+
+    limit:  of all arrays together, in bytes, as the file declares them; by default the size of the file, so that what
+            is compressed is refused
+    sealed: whether the checksum that `write_npz` adds must be there and hold
+
+    Raises InputError, one paragraph, for everything that such a file should not be: damaged, cut short, not a .npz at
+    all, larger than declared, with objects (pickles), names twice, or names that lead to another folder.
+    """
+    import struct
+    import zipfile
+    import zlib
+
+    try:
+        file = open(path, "rb")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}. Is the path right?") from None
+    # what zipfile and zlib raise over damaged files
+    damage = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, OverflowError, RuntimeError, ValueError)
+    try:
+        with file, zipfile.ZipFile(file) as archive:
+            entries = archive.infolist()
+            _check_entries(entries, os.fstat(file.fileno()).st_size if limit is None else limit)
+            arrays = {entry.filename.removesuffix(".npy"): _array(archive.read(entry), entry) for entry in entries}
+        if sealed:
+            _break_seal(arrays)
+        return arrays
+    except (*damage, MemoryError) as error:
+        told = str(error).strip().rstrip(".") or type(error).__name__
+    raise InputError(f"{path}: {told}. The file is damaged, or was not written by tinygen; take another copy.")
+
+
+def _check_entries(entries: list, limit: int) -> None:
+    """Before anything is decompressed: whether names and declared sizes are in order."""
+    names = [entry.orig_filename for entry in entries]
+    for name in names:
+        if not NAME.fullmatch(name):
+            raise ValueError(f"it holds an entry called {name[:80]!r}, which is not the name of an array")
+    if len(set(names)) < len(names):
+        raise ValueError("it holds two arrays of the same name")
+    declared = sum(entry.file_size for entry in entries)
+    if declared > limit:
+        raise ValueError(f"it declares {declared:,} bytes of arrays where at most {limit:,} are expected")
+
+
+def _array(data: bytes, entry: Any) -> np.ndarray:
+    """The array in the bytes of a .npy file of version 1.0."""
+    length = int.from_bytes(data[8:10], "little")
+    header = HEADER.fullmatch(data[10 : 10 + min(length, LONGEST_HEADER)].decode("latin-1"))
+    if data[:8] != b"\x93NUMPY\x01\x00" or header is None:
+        raise ValueError(f"{entry.filename} is not a plain array of numbers")
+    dtype = np.dtype(header[1])
+    shape = tuple(int(n) for n in re.findall(r"\d+", header[2] or ""))
+    if len(data) != 10 + length + dtype.itemsize * math.prod(shape):
+        raise ValueError(f"{entry.filename} does not hold the {header[1]} array of shape {shape} that it declares")
+    if dtype == bool and max(data[10 + length :], default=0) > 1:
+        raise ValueError(f"{entry.filename} holds what is neither true nor false")
+    return np.ndarray(shape, dtype, data, 10 + length).copy()
+
+
+def _break_seal(arrays: dict[str, np.ndarray]) -> None:
+    """Removes the checksum from `arrays` and compares it with theirs."""
+    seal = arrays.pop(SEAL, None)
+    if seal is None:
+        raise ValueError("it has no checksum")
+    if seal.tobytes() != _digest(arrays):
+        raise ValueError("its checksum does not match its contents")
+
+
+def _digest(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """SHA-256 over the name, dtype, shape and bytes of every array, in hexadecimal digits."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"{name}\n{array.dtype.str}\n{array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest().encode()
