@@ -23,9 +23,9 @@ def digits(size: int = 28, binarised: bool = False) -> Dataset:
     size:      28, or 14 for images shrunk by half (`tinygen.data.shrink`)
     binarised: whether to give pixels 0 and 1, drawn once (`Dataset.binarised`), in place of intensities
 
-    Held out is every tenth image of its class in the order of the file: a rule that needs no random numbers, so that the
-    split is the same for ever. All 10,000 are from MNIST's training set: whoever trains on the full set measures on its
-    own test set.
+    Held out is every tenth image of its class in the order of the file: a rule that needs no random numbers, so that
+    the split is the same for ever. All 10,000 are from MNIST's training set: a model trained on the full set knows
+    them, and is measured on the test set of that.
 
     Raises InputError when the file that was installed is not there or not intact.
     """
