@@ -16,6 +16,9 @@ from tinygen.tensor import Parameter, Tensor
 Layer = Callable[[Any], Any]
 """A Module, or any function of one Tensor, such as an op."""
 
+Initialiser = Callable[[tuple[int, ...], Generator], Any]
+"""(shape, rng) -> first values: a function of `tinygen.nn.initialise`, or one like them."""
+
 
 class Linear(Module):
     """y = x W + b over the last axis. (..., inputs) -> (..., outputs).
@@ -30,14 +33,12 @@ class Linear(Module):
         bias: bool = True,
         *,
         rng: Generator,
-        weight_init: Callable[[tuple[int, ...], Generator], Any] = initialise.he_normal,
+        weight_init: Initialiser = initialise.he_normal,
     ):
         if inputs < 1 or outputs < 1:
             raise InputError(f"Linear: inputs and outputs must be at least 1, not {inputs} and {outputs}.")
         self.weight = Parameter(weight_init((inputs, outputs), rng))
-        self.bias = None
-        if bias:
-            self.bias = Parameter(initialise.zeros((outputs,)))
+        self.bias = Parameter(initialise.zeros((outputs,))) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         y = x @ self.weight
@@ -71,12 +72,22 @@ class Sequential(Module):
 
 
 class MLP(Sequential):
-    """Linear layers with an activation between each two of them. (..., sizes[0]) -> (..., sizes[-1])."""
+    """Linear layers with an activation between each two of them. (..., sizes[0]) -> (..., sizes[-1]).
 
-    def __init__(self, sizes: Sequence[int], activation: Layer = ops.silu, *, rng: Generator):
+    `last_init` draws the weights of the last layer: `initialise.zeros` if it ends a residual branch.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        activation: Layer = ops.silu,
+        *,
+        rng: Generator,
+        last_init: Initialiser = initialise.he_normal,
+    ):
         if len(sizes) < 2:
             raise InputError(f"MLP: sizes {list(sizes)} name no layer; give the input size and at least one more.")
         layers: list[Layer] = []
-        for inputs, outputs in pairwise(sizes):
+        for inputs, outputs in pairwise(sizes[:-1]):
             layers += [Linear(inputs, outputs, rng=rng), activation]
-        super().__init__(*layers[:-1])
+        super().__init__(*layers, Linear(sizes[-2], sizes[-1], rng=rng, weight_init=last_init))

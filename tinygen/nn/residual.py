@@ -1,15 +1,20 @@
-"""Residual perceptrons: each block adds a correction to what it was given, and may be told the time."""
+"""Residual blocks, of vectors and of images: each adds a correction to what it was given, and may be told the time."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 from tinygen import ops
+from tinygen.errors import InputError
 from tinygen.nn import initialise
-from tinygen.nn.embedding import sinusoidal
-from tinygen.nn.linear import MLP, Linear
+from tinygen.nn.convolution import Conv2d
+from tinygen.nn.dropout import Dropout
+from tinygen.nn.embedding import TimeEmbedding
+from tinygen.nn.linear import Linear
 from tinygen.nn.module import Module
+from tinygen.nn.normalisation import GroupNorm
 from tinygen.random import Generator
 from tinygen.tensor import Tensor
 
@@ -29,10 +34,47 @@ class ResidualBlock(Module):
         self.second = Linear(width, width, rng=rng, weight_init=initialise.zeros)
 
     def forward(self, h: Tensor, c: Tensor | None = None) -> Tensor:
+        _require("condition", c, self.condition)
         inner = self.first(self.activation(h))
         if self.condition is not None:
             inner = inner + self.condition(c)
         return h + self.second(self.activation(inner))
+
+
+class ConvResidualBlock(Module):
+    """A residual block of images, told the time: h (N, H, W, inputs), c (N, condition) -> (N, H, W, outputs).
+
+        inner = Conv(silu(GroupNorm(h)))
+        inner = Conv(dropout(silu((1 + s) GroupNorm(inner) + b)))        with s, b = Linear(c), each (N, outputs)
+        Linear(h) + inner, or h + inner where the channels stay the same
+
+    A condition must come after a norm, or the norm takes part of it away again; so it scales and shifts what was
+    normalised ("adaptive group norm": Dhariwal & Nichol 2021, sec. 3.1). Convolutions are 3x3 and keep (H, W).
+    `groups` is lowered to the next divisor of the channels. The last convolution begins as zeros, so does (s, b).
+    c may be (1, condition), for all images alike.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, condition: int = 0, groups: int = 8, dropout: float = 0.0, *, rng: Generator
+    ):
+        zeros = initialise.zeros
+        self.norm1 = GroupNorm(math.gcd(groups, inputs), inputs)
+        self.conv1 = Conv2d(inputs, outputs, 3, padding=1, rng=rng)
+        self.condition = Linear(condition, 2 * outputs, rng=rng, weight_init=zeros) if condition else None
+        self.norm2 = GroupNorm(math.gcd(groups, outputs), outputs)
+        self.dropout = Dropout(dropout, rng=rng) if dropout else None
+        self.conv2 = Conv2d(outputs, outputs, 3, padding=1, rng=rng, weight_init=zeros)
+        self.skip = Linear(inputs, outputs, rng=rng, weight_init=initialise.lecun_normal) if inputs != outputs else None
+
+    def forward(self, h: Tensor, c: Tensor | None = None) -> Tensor:
+        _require("condition", c, self.condition)
+        inner = self.norm2(self.conv1(ops.silu(self.norm1(h))))
+        if self.condition is not None:
+            s, b = ops.split(self.condition(c)[:, None, None, :], 2, axis=-1)
+            inner = (1 + s) * inner + b
+        inner = ops.silu(inner)
+        inner = inner if self.dropout is None else self.dropout(inner)
+        return (h if self.skip is None else self.skip(h)) + self.conv2(inner)
 
 
 class ResidualMLP(Module):
@@ -53,16 +95,24 @@ class ResidualMLP(Module):
         *,
         rng: Generator,
     ):
-        self.time, self.activation = time, activation
-        self.embed = MLP([time, width, width], activation, rng=rng) if time else None
+        self.activation = activation
+        self.embed = TimeEmbedding(time, width, activation, rng=rng) if time else None
         self.first = Linear(inputs, width, rng=rng)
         condition = width if time else 0
         self.blocks = [ResidualBlock(width, condition, activation, rng=rng) for _ in range(blocks)]
         self.last = Linear(width, outputs, rng=rng, weight_init=initialise.zeros)
 
     def forward(self, x: Any, t: Any = None) -> Tensor:
-        c = self.activation(self.embed(sinusoidal(t, self.time))) if self.embed is not None else None
+        _require("time", t, self.embed)
+        c = self.activation(self.embed(t)) if self.embed is not None else None
         h = self.first(x)
         for block in self.blocks:
             h = block(h, c)
         return self.last(self.activation(h))
+
+
+def _require(name: str, given: Any, wanted: Any) -> None:
+    """Neither a condition that is missing, nor one that would be passed over in silence."""
+    if (given is None) != (wanted is None):
+        missing = f"it was made for a {name}, but none was given"
+        raise InputError(missing if given is None else f"a {name} was given, but it was made without one")
