@@ -127,10 +127,10 @@ def explained(path: str | os.PathLike) -> Iterator[None]:
 SEAL = "sha256"
 LONGEST_HEADER = 4096
 NAME = re.compile(r"(?!\.)[^/\\:\x00-\x1f]+\.npy")
-# The header that NumPy writes for an array of plain numbers or bytes, little end first, last index fastest.
+DTYPE = r"<[fiu][248]|\|[iu]1|\|b1|\|S[1-9]\d{0,17}"  # numbers, little end first, and bytes
+# The header that NumPy writes for an array of these, last index fastest.
 HEADER = re.compile(
-    r"\{'descr': '((?:<[fiu][248]|\|[iu]1|\|b1|\|S[1-9]\d{0,17}))', 'fortran_order': False, "
-    r"'shape': \(((?:\d{1,18}, )*\d{1,18},?)?\), \} *\n"
+    rf"\{{'descr': '({DTYPE})', 'fortran_order': False, 'shape': \(((?:\d{{1,18}}, )*\d{{1,18}},?)?\), \}} *\n"
 )
 
 
@@ -144,8 +144,10 @@ def write_npz(path: str | os.PathLike, arrays: Mapping[str, Any]) -> None:
 
     arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     for name, array in arrays.items():
-        if not NAME.fullmatch(f"{name}.npy") or name == SEAL or array.dtype.kind not in "fiubS":
-            raise InputError(f"write_npz: cannot keep {array.dtype} under the name {name!r}; see NAME in files.py.")
+        if not re.fullmatch(DTYPE, array.dtype.str):
+            raise InputError(f"write_npz: {name} holds {array.dtype}; plain numbers and bytes can be kept.")
+        if not NAME.fullmatch(f"{name}.npy") or name == SEAL:
+            raise InputError(f"write_npz: {name!r} cannot be the name of an array; give it one without / \\ and :.")
     arrays[SEAL] = np.bytes_(_digest(arrays))
     with atomic(path) as temporary, open(temporary, "wb") as file:
         with zipfile.ZipFile(file, "w") as archive:
@@ -185,7 +187,7 @@ def read_npz(path: str | os.PathLike, *, limit: int | None = None, sealed: bool 
             _break_seal(arrays)
         return arrays
     except (*damage, MemoryError) as error:
-        told = str(error).strip().rstrip(".") or type(error).__name__
+        told = (getattr(error, "strerror", None) or str(error)).strip().rstrip(".") or type(error).__name__
     raise InputError(f"{path}: {told}. The file is damaged, or was not written by tinygen; take another copy.")
 
 
@@ -212,7 +214,7 @@ def _array(data: bytes, entry: Any) -> np.ndarray:
     shape = tuple(int(n) for n in re.findall(r"\d+", header[2] or ""))
     if len(data) != 10 + length + dtype.itemsize * math.prod(shape):
         raise ValueError(f"{entry.filename} does not hold the {header[1]} array of shape {shape} that it declares")
-    if dtype == bool and max(data[10 + length :], default=0) > 1:
+    if dtype.kind == "b" and max(data[10 + length :], default=0) > 1:
         raise ValueError(f"{entry.filename} holds what is neither true nor false")
     return np.ndarray(shape, dtype, data, 10 + length).copy()
 

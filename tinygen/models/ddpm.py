@@ -22,13 +22,14 @@ import numpy as np
 
 from tinygen import ops
 from tinygen.autograd import no_grad
+from tinygen.describe import Described
 from tinygen.errors import InputError
 from tinygen.nn import Module
 from tinygen.random import Generator
 from tinygen.tensor import Tensor
 
 
-class Schedule:
+class Schedule(Described):
     """The noise of each step: beta, alpha = 1 - beta and abar = cumprod(alpha), float64 arrays of shape (T,)."""
 
     def __init__(self, beta: Any):

@@ -23,7 +23,9 @@ from typing import Any, Self
 import numpy as np
 
 from tinygen import arrays
+from tinygen.describe import Described
 from tinygen.errors import DtypeError, InputError, TinygenError
+from tinygen.random import Generator
 from tinygen.tensor import Parameter, Tensor, tensor
 
 
@@ -36,8 +38,11 @@ class Buffer(Tensor):
         super().__init__(tensor(values).data, requires_grad)
 
 
-class Module:
-    """A function with parameters; see the module's docstring for how to write one."""
+class Module(Described):
+    """A function with parameters; see the module's docstring for how to write one.
+
+    What its constructor was given is remembered (see `tinygen.describe`), so that a checkpoint can say how to make it.
+    """
 
     training = True
 
@@ -69,6 +74,13 @@ class Module:
 
     def named_buffers(self) -> Iterator[tuple[str, Buffer]]:
         return ((name, part) for name, part in _walk(self) if isinstance(part, Buffer))
+
+    def named_generators(self) -> Iterator[tuple[str, Generator]]:
+        """The generators that modules keep as attributes, whose state a checkpoint saves too."""
+        for path, module in self.named_modules():
+            for name, value in vars(module).items():
+                if isinstance(value, Generator):
+                    yield f"{path}.{name}".lstrip("."), value
 
     def parameters(self) -> list[Parameter]:
         return [parameter for _, parameter in self.named_parameters()]
