@@ -1,6 +1,7 @@
 """The engine's contracts, one test each."""
 
 import gc
+import sys
 import threading
 import weakref
 
@@ -13,7 +14,7 @@ import tinygen
 from tinygen import ops
 from tinygen.autograd import detect_anomaly, grad, graphviz, hvp, jacobian, jvp, no_grad, stop_gradient, vjp
 from tinygen.domains import arrays, real
-from tinygen.errors import DtypeError, GraphError, InputError, MutationError, NonFiniteError, ShapeError
+from tinygen.errors import DtypeError, GraphError, InputError, MutationError, NonFiniteError, ShapeError, TinygenError
 from tinygen.registry import REGISTRY, op
 
 
@@ -34,11 +35,22 @@ def test_grad_accumulates_as_a_plain_array_until_it_is_cleared():
     assert x.grad is None
 
 
-def test_two_leaves_never_share_one_gradient_array():
-    x, y = leaf([1.0]), leaf([2.0])
-    (x + y).sum().backward()
+def test_a_0_d_gradient_stays_an_array_when_it_accumulates():
+    x = leaf(2.0)
+    for total in (4.0, 8.0):
+        (x * x).backward()
+        assert type(x.grad) is np.ndarray and x.grad == total
+
+
+def test_no_two_gradients_share_memory_and_each_may_be_written_to():
+    x, y, weight = leaf([1.0]), leaf([2.0]), np.ones(1)
+    (x + y).backward(weight)
     x.grad += 1
-    assert y.grad == [1.0]
+    gx, gy = grad(x + y, [x, y], weight)
+    gx += 1
+    whole = grad((x + y).sum(), x)
+    whole += 1
+    assert y.grad == gy.item() == weight == 1
 
 
 def test_broadcasting_is_undone_and_the_gradient_takes_the_leafs_shape():
@@ -54,14 +66,45 @@ def test_the_gradient_takes_the_leafs_dtype_even_if_a_vjp_widens():
     assert x.grad.dtype == np.float32
 
 
+def chain(x, length=100_000):
+    for _ in range(length // 2):
+        x = -(x + 1.0)
+    return x
+
+
 def test_a_chain_of_100_000_ops_differentiates_and_is_freed():
     x = leaf(1.0)
-    y = x
-    for _ in range(100_000):
-        y = y + 1.0
-    y.backward()
+    y = chain(x)
+    y.backward(retain_graph=True)
     assert x.grad == 1.0
     del y
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_a_chain_of_100_000_ops_is_freed_without_overflowing_the_stack(create_graph):
+    """Freed in a thread with a small stack: one C frame per node would need far more."""
+
+    def build():
+        x = leaf(1.0)
+        y = ops.square(chain(x))
+        g = grad(y, x, create_graph=create_graph, retain_graph=True)
+        held = weakref.ref(y)
+        del y
+        assert held() is None
+        assert g.item() == 2.0
+        if create_graph:
+            assert grad(g, x).item() == 2.0
+            g = grad(ops.square(chain(x)), x, create_graph=True)  # freed from the gradient's side, unvisited
+        done.append(True)
+
+    done, before = [], threading.stack_size(256 * 1024)
+    try:
+        thread = threading.Thread(target=build)
+        thread.start()
+        thread.join()
+    finally:
+        threading.stack_size(before)
+    assert done == [True]
 
 
 def test_a_released_graph_raises_and_retain_graph_keeps_it():
@@ -72,6 +115,24 @@ def test_a_released_graph_raises_and_retain_graph_keeps_it():
     np.testing.assert_array_equal(x.grad, [8.0])
     with pytest.raises(GraphError, match="released by an earlier backward"):
         y.backward()
+
+
+def test_a_gradient_that_would_have_to_pass_a_released_part_raises_instead_of_leaving_it_out():
+    x = leaf([1.0, 2.0])
+    y = ops.exp(x)
+    grad(y.sum(), x)
+    with pytest.raises(GraphError, match="exp: this part of the graph was released"):
+        grad((y * x).sum(), x)
+    with pytest.raises(GraphError, match="exp: this part of the graph was released"):
+        grad((y * 3).sum(), x, allow_unused=True)
+
+
+def test_what_was_released_may_be_used_where_no_target_lies_behind_it():
+    y = ops.exp(leaf([1.0, 2.0]))
+    y.sum().backward()
+    younger = leaf([3.0, 4.0])
+    np.testing.assert_array_equal(grad((y * younger).sum(), younger).numpy(), y.numpy())
+    np.testing.assert_array_equal(grad((y * younger).sum(), y).numpy(), younger.numpy())
 
 
 def test_two_losses_over_one_graph_need_retain_graph():
@@ -208,6 +269,65 @@ def test_hvp_of_a_linear_function_is_zero_and_not_an_error():
     np.testing.assert_array_equal(product.numpy(), 0)
 
 
+def test_vjp_and_jvp_of_several_outputs_take_and_return_one_for_each():
+    a, b = np.array([1.0, 2.0]), np.array(3.0)
+    f = lambda a, b: (a * b, (a * a).sum())
+    _, pull = vjp(f, a, b)
+    da, db = pull((np.array([1.0, 10.0]), 1.0))
+    np.testing.assert_array_equal(da.numpy(), np.array([1.0, 10.0]) * b + 2 * a)
+    assert db.item() == 21.0
+    (first, second), (along_first, along_second) = jvp(f, [a, b], [np.ones(2), 1.0])
+    np.testing.assert_array_equal(first.numpy(), a * b)
+    np.testing.assert_array_equal(along_first.numpy(), a + b)
+    assert second.item() == 5.0 and along_second.item() == 6.0
+
+
+def test_hvp_of_several_inputs_is_the_whole_hessian_times_the_vectors():
+    a, b = np.array([1.0, 2.0]), np.array(3.0)
+    da, db = hvp(lambda a, b: (a * a * b).sum(), [a, b], [np.ones(2), 1.0])
+    np.testing.assert_array_equal(da.numpy(), 2 * b + 2 * a)
+    assert db.item() == 6.0  # 2 sum(a), and nothing from d2/db2
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3)])
+def test_a_jacobian_has_the_outputs_axes_and_then_the_inputs(shape):
+    x = np.arange(1.0, 1 + np.prod(shape, dtype=int)).reshape(shape)
+    full = jacobian(ops.square, x).numpy()
+    assert full.shape == shape + shape
+    np.testing.assert_array_equal(full.reshape(x.size, x.size), np.diag(2 * x.ravel()))
+    np.testing.assert_array_equal(jacobian(lambda x: (x * x).sum(), x).numpy(), 2 * x)
+    assert jacobian(lambda x: ops.stack([x.sum(), x.sum()]), x).shape == (2, *shape)
+    assert not jacobian(lambda x: tinygen.tensor(np.ones(2)), x).numpy().any()
+
+
+WRONG_CALLS = {
+    "vjp: the function returned float; it must": lambda: vjp(lambda x: 3.0, np.ones(2)),
+    "jvp: the function returned a Tensor of int64": lambda: jvp(ops.argmax, [np.ones(2)], [np.ones(2)]),
+    "jvp: the tangents are 0, but 1 are needed": lambda: jvp(ops.exp, [np.ones(2)], []),
+    r"jvp: the tangent 0 has shape \(3,\), not \(2,\)": lambda: jvp(ops.exp, [np.ones(2)], [np.ones(3)]),
+    r"vjp: the cotangent 0 has shape \(3,\)": lambda: vjp(ops.exp, np.ones(2))[1](np.ones(3)),
+    "hvp: the vectors are 2, but 1 are needed": lambda: hvp(ops.sum, [np.ones(2)], [1.0, 2.0]),
+    "single number": lambda: hvp(ops.exp, [np.ones(2)], [np.ones(2)]),
+    "jacobian: the function returned 2 outputs": lambda: jacobian(lambda x: (x, x), np.ones(2)),
+    "backward: ndarray is not a Tensor": lambda: tinygen.backward(np.ones(2)),
+    "backward: str given for float64": lambda: leaf([1.0]).backward("one"),
+    "grad: input 0 is ndarray, not a Tensor": lambda: grad(leaf(1.0), np.ones(2)),
+    "grad: an output is float": lambda: grad(1.0, leaf([1.0])),
+    "graphviz: this ndarray has no history": lambda: graphviz(np.ones(2)),
+}
+
+
+@pytest.mark.parametrize("rule", WRONG_CALLS)
+def test_a_wrong_call_is_explained(rule):
+    with pytest.raises(TinygenError, match=rule):
+        WRONG_CALLS[rule]()
+
+
+def test_inputs_may_come_from_any_iterable():
+    x, y = leaf([1.0]), leaf([2.0])
+    assert [g.item() for g in grad(x * y, (t for t in [x, y]))] == [2.0, 1.0]
+
+
 def test_backward_through_a_recorded_gradient_reaches_the_leaves():
     x = leaf([1.0, 2.0])
     g = grad((x * x * x).sum(), x, create_graph=True)
@@ -316,6 +436,28 @@ def test_detect_anomaly_names_the_op_whose_vjp_made_an_infinity():
             y.backward()
 
 
+def test_detect_anomaly_around_backward_alone_checks_the_vjps():
+    y = ops.sqrt(leaf([0.0, 1.0])).sum()
+    with detect_anomaly(), np.errstate(divide="ignore"), pytest.raises(NonFiniteError, match="sqrt: the gradient of"):
+        y.backward()
+
+
+def test_detect_anomaly_sees_through_ops_of_several_outputs_and_of_any_number_of_operands():
+    x = leaf([[2.0, 0.0], [0.0, 0.0]])
+    with detect_anomaly(), np.errstate(divide="ignore"):
+        with pytest.raises(NonFiniteError, match=r"slogdet\(float64 \(2, 2\)\): .*operands were finite"):
+            ops.slogdet(x)
+        with pytest.raises(NonFiniteError, match=r"concatenate\(.*operand 1 already held one"):
+            ops.concatenate([x, np.full((1, 2), np.nan)])
+        values, _ = ops.topk(x, 1)
+        y = ops.stack([ops.log(values + 1.0), values])
+        with pytest.raises(NonFiniteError, match=r"stack recorded at .*autograd.py:\d+: the gradient of operand 0"):
+            y.backward(np.full(y.shape, np.inf))
+        loss = (ops.topk(x, 2)[0] * 1.0).sum()
+        x.numpy()[0, 0] = 1.0  # read by no vjp on the way: indices are enough
+        loss.backward()
+
+
 def test_an_error_names_the_op_the_shapes_the_dtypes_and_the_line():
     with pytest.raises(InputError, match=r"add\(float64 \(3,\), float64 \(4,\)\): .*\(.*test_autograd.py:\d+\)"):
         leaf(np.ones(3)) + leaf(np.ones(4))
@@ -406,6 +548,19 @@ def test_threads_may_differentiate_shared_leaves_at_once():
     [t.start() for t in threads]
     [t.join() for t in threads]
     assert all(np.array_equal(r, results[0]) for r in results) and len(results) == 200
+
+
+def test_threads_that_share_a_leaf_lose_no_contribution():
+    x, interval = leaf(np.zeros(3)), sys.getswitchinterval()
+    work = lambda: [(x * 1.0).sum().backward() for _ in range(300)]
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        [t.start() for t in threads]
+        [t.join() for t in threads]
+    finally:
+        sys.setswitchinterval(interval)
+    np.testing.assert_array_equal(x.grad, np.full(3, 1200.0))
 
 
 def test_graphviz_draws_leaves_and_ops():

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Sequence
+import math
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -26,6 +28,7 @@ from tinygen.tensor import Leaf, Tensor
 
 ndarray = np.ndarray
 _seq = attrgetter("seq")
+_accumulating = threading.Lock()
 
 # -- modes -----------------------------------------------------------------------------------------------------------
 
@@ -50,7 +53,7 @@ def detect_anomaly() -> contextlib.AbstractContextManager:
 
     Within this context every op checks its result and every vjp its gradients: the first that is not finite raises
     NonFiniteError and names the op. What backward will need is checksummed, so that writes into single elements of an
-    array, which nothing else can see, raise MutationError.
+    array, which nothing else can see, raise MutationError. Of what was recorded before, only the vjps are checked.
     """
     return _set(watching=True)
 
@@ -69,12 +72,15 @@ def backward(output: Tensor, gradient: Any = None, retain_graph: bool = False) -
     `gradient` has the output's shape and may be omitted for a single number. The graph is released on the way unless
     `retain_graph=True`; a second backward through a released graph raises GraphError.
     """
-    if output.node is None:
+    if getattr(output, "node", None) is None:
+        if not isinstance(output, Tensor):
+            raise GraphError(f"backward: {type(output).__name__} is not a Tensor; plain arrays have no history.")
         raise GraphError("backward: this Tensor has no history; no operand that led to it requires a gradient.")
     seed = _seed(output, gradient, "backward")
-    for leaf, g in _walk([output.node], [seed._array], None, retain_graph, False).items():
-        # Copied, because vjps may hand on their argument, and a person may change .grad in place.
-        leaf.grad = arrays.xp(g).array(g) if leaf.grad is None else leaf.grad + g
+    found = _walk([output.node], [seed._array], None, retain_graph, False)
+    with _accumulating:  # two threads may share a leaf
+        for leaf, g in found.items():
+            leaf.grad = _own(g) if leaf.grad is None else arrays.xp(g).asarray(leaf.grad + g)
 
 
 def grad(
@@ -97,7 +103,9 @@ def grad(
     if len(seeds) != len(outputs):
         raise ShapeError(f"grad: {len(seeds)} grad_outputs for {len(outputs)} outputs; give one each.")
     for i, x in enumerate(inputs):
-        if not isinstance(x, Tensor) or x.node is None:
+        if not isinstance(x, Tensor):
+            raise GraphError(f"grad: input {i} is {type(x).__name__}, not a Tensor; plain arrays have no gradient.")
+        if x.node is None:
             raise GraphError(f"grad: input {i} does not require a gradient; make it with requires_grad=True.")
     seeds = [_seed(y, g, "grad") for y, g in zip(outputs, seeds, strict=True)]
     pairs = [(y.node, g if create_graph else g._array) for y, g in zip(outputs, seeds, strict=True) if y.node]
@@ -112,13 +120,18 @@ def grad(
             "Pass allow_unused=True to get None there, or check for a detach, a stop_gradient or a copy on the way."
         )
     grads = [found.get(x.node) for x in inputs]
-    grads = tuple(g if g is None or isinstance(g, Tensor) else Tensor(g) for g in grads)
+    grads = tuple(g if g is None or isinstance(g, Tensor) else Tensor(_own(g)) for g in grads)
     return grads if several else grads[0]
+
+
+def _own(g: Any) -> Any:
+    """A copy, because vjps may hand on their argument or a view of it, and a person may change a gradient in place."""
+    return arrays.xp(g).array(g)
 
 
 def _walk(roots: list, seeds: list, targets: set | None, retain: bool, create_graph: bool) -> dict:
     """Propagate `seeds` from `roots`; the gradients that arrive at `targets` (None: at all leaves), by node."""
-    order = _reachable(roots)
+    order, watching = _reachable(roots), mode.watching
     useful = _leading_to(targets, order) if targets is not None else None
     grads: dict[Any, Any] = {}
     for root, seed in zip(roots, seeds, strict=True):
@@ -141,7 +154,7 @@ def _walk(roots: list, seeds: list, targets: set | None, retain: bool, create_gr
         if kind is Selection:
             _put(grads, node, g)
             continue
-        if kind is Node and type(g) is ndarray and node.saved is not None:  # _pull in the common case, without the call
+        if kind is Node and type(g) is ndarray and node.saved is not None and not watching:  # _pull, without the call
             seq = node.seq
             for version in node.versions:
                 if version.tick > seq:
@@ -169,25 +182,22 @@ def _pull(node: Node, g: Any, needs: Sequence, create_graph: bool) -> Any:
     node saved is still there and unchanged."""
     saved, seq = node.saved, node.seq
     if saved is None:
-        raise GraphError(
-            f"{node.op.name}: this part of the graph was released by an earlier backward. Pass retain_graph=True to "
-            "the first one, or compute the output again."
-        )
+        raise GraphError(_released(node))
     for version in node.versions:
         if version.tick > seq:
             raise MutationError(_mutated(node))
-    if type(node) is WatchedNode and [checksum(value) for value in saved] != node.checksums:
+    line = f" recorded at {node.line}" if type(node) is WatchedNode else ""
+    if line and [checksum(value) for value in saved] != node.checksums:
         raise MutationError(f"{_mutated(node)} It was recorded at {node.line}.")
     if type(g) is list:  # several outputs
         g = tuple(_or_zeros(gi, node, i, create_graph) for i, gi in enumerate(g))
     pulled = node.op.pull_back_recorded(node, g, needs) if create_graph else node.op.pull_back(g, saved, needs)
     if len(pulled) != len(needs):
         pulled = _spread(node, pulled, needs)
-    if type(node) is WatchedNode:
+    if line or mode.watching:
         for i, (need, gradient) in enumerate(zip(needs, pulled)):
             if need is not None and not _finite(getattr(gradient, "_array", gradient)):
-                where = f"{node.op.name} recorded at {node.line}"
-                raise NonFiniteError(f"{where}: the gradient of operand {i} holds a NaN or an infinity.")
+                raise NonFiniteError(f"{node.op.name}{line}: the gradient of operand {i} holds a NaN or an infinity.")
     return pulled
 
 
@@ -262,12 +272,24 @@ def _reachable(roots: list) -> list:
 
 
 def _leading_to(targets: set, order: list) -> set:
-    """The nodes whose gradient some target needs: the targets and everything computed from them."""
-    useful = set()
+    """The nodes whose gradient some target needs: the targets and everything computed from them.
+
+    A released node has forgotten its parents. A target that is older may be behind it: raise.
+    """
+    useful, oldest = set(), min(map(_seq, targets), default=math.inf)
     for node in reversed(order):
+        if not node.parents and type(node) is not Leaf and node.seq > oldest:
+            raise GraphError(_released(node))
         if node in targets or any(parent in useful for parent in node.parents):
             useful.add(node)
     return useful
+
+
+def _released(node: Node) -> str:
+    return (
+        f"{node.op.name}: this part of the graph was released by an earlier backward. Pass retain_graph=True to the "
+        "first one, compute the output again, or detach what needs no gradient this time."
+    )
 
 
 def _mutated(node: Node) -> str:
@@ -293,7 +315,7 @@ def _seed(y: Any, g: Any, name: str) -> Tensor:
                 "after .sum() or .mean(), or the weights of each element."
             )
         return Tensor(arrays.xp(y._array).ones_like(y._array))
-    g = g if isinstance(g, Tensor) else Tensor(arrays.xp(y._array).asarray(g, None if arrays.is_array(g) else y.dtype))
+    g = g if isinstance(g, Tensor) else _constant_like(g, y, name, None if arrays.is_array(g) else y.dtype)
     if g.shape != y.shape:
         raise ShapeError(f"{name}: the given gradient has shape {tuple(g.shape)}, the output {tuple(y.shape)}.")
     if g.dtype != y.dtype:
@@ -301,55 +323,70 @@ def _seed(y: Any, g: Any, name: str) -> Tensor:
     return g
 
 
+def _constant_like(g: Any, y: Tensor, name: str, dtype: Any) -> Tensor:
+    try:
+        return Tensor(arrays.xp(y._array).asarray(g, dtype))
+    except (ValueError, TypeError) as error:
+        raise DtypeError(f"{name}: {type(g).__name__} given for {y.dtype} {y.shape}: {error}.") from None
+
+
 def _listed(x: Any) -> list:
-    return list(x) if isinstance(x, list | tuple) else [x]
+    """Several Tensors as a list; one alone, or an array, as a list of one."""
+    return list(x) if isinstance(x, Iterable) and not hasattr(x, "shape") and not isinstance(x, str) else [x]
 
 
 # -- built on grad ---------------------------------------------------------------------------------------------------
 
 
 def vjp(function: Callable, *inputs: Any) -> tuple[Any, Callable]:
-    """`function(*inputs)` and the map from a cotangent of its output to the tuple of gradients of the inputs."""
+    """`function(*inputs)` and the map from a cotangent of its output to the tuple of gradients of the inputs.
+
+    If the function returns a tuple, the cotangent is a tuple with one for each output.
+    """
     xs = [_leaf(x) for x in inputs]
-    with _set(recording=True):
-        y = function(*xs)
-    pull = lambda g: grad(y, xs, _like(g, y), retain_graph=True, allow_unused=True)
-    return _detached(y), lambda g: tuple(_zeros_if_none(r, x) for r, x in zip(pull(g), xs, strict=True))
+    y, ys = _evaluate(function, xs, "vjp")
+
+    def pull(cotangent: Any) -> tuple[Tensor, ...]:
+        us = _alike(cotangent if isinstance(y, tuple) else [cotangent], ys, "vjp: the cotangent")
+        found = grad(ys, xs, us, retain_graph=True, allow_unused=True)
+        return tuple(map(zeros_if_none, found, xs))
+
+    return _detached(y), pull
 
 
 def jvp(function: Callable, inputs: Sequence, tangents: Sequence) -> tuple[Any, Any]:
-    """`function(*inputs)` and its derivative along `tangents`.
+    """`function(*inputs)` and its derivative along `tangents`, one for each input; a tuple if the output is one.
 
     The vjp is linear in its cotangent u, with the Jacobian's transpose as matrix; differentiating <vjp(u), tangent>
     by u transposes it back. Two reverse passes, and no second rule for any op.
     """
     xs = [_leaf(x) for x in inputs]
-    with _set(recording=True):
-        y = function(*xs)
-        if y.node is None:
-            return y, Tensor(np.zeros_like(y._array))
-        u = Tensor(arrays.xp(y._array).zeros_like(y._array), requires_grad=True)
-        pulled = grad(y, xs, u, create_graph=True, allow_unused=True)
-        pairs = [(p, _like(t, p)) for p, t in zip(pulled, tangents, strict=True) if p is not None]
-        out = grad([p for p, _ in pairs], u, [t for _, t in pairs], allow_unused=True)
-    return _detached(y), _zeros_if_none(out, u)
+    vs = _alike(tangents, xs, "jvp: the tangent")
+    y, ys = _evaluate(function, xs, "jvp")
+    us = [Tensor(arrays.xp(out._array).zeros_like(out._array), requires_grad=True) for out in ys]
+    pulled = grad(ys, xs, us, create_graph=True, allow_unused=True)
+    pairs = [(p, v) for p, v in zip(pulled, vs, strict=True) if p is not None]
+    found = grad([p for p, _ in pairs], us, [v for _, v in pairs], allow_unused=True)
+    along = tuple(map(zeros_if_none, found, us))
+    return _detached(y), along if isinstance(y, tuple) else along[0]
 
 
 def hvp(function: Callable, inputs: Sequence, vectors: Sequence) -> tuple[Tensor, ...]:
     """The Hessian of a scalar `function(*inputs)` times `vectors`, one product per input."""
     xs = [_leaf(x) for x in inputs]
-    with _set(recording=True):
-        first = grad(function(*xs), xs, create_graph=True, allow_unused=True)
-        pairs = [(g, _like(v, g)) for g, v in zip(first, vectors, strict=True) if g is not None and g.node]
-        if not pairs:
-            return tuple(Tensor(np.zeros_like(x._array)) for x in xs)
-        second = grad([g for g, _ in pairs], xs, [v for _, v in pairs], allow_unused=True)
-    return tuple(_zeros_if_none(s, x) for s, x in zip(second, xs, strict=True))
+    vs = _alike(vectors, xs, "hvp: the vector")
+    _, ys = _evaluate(function, xs, "hvp")
+    first = grad(ys, xs, create_graph=True, allow_unused=True)
+    pairs = [(g, v) for g, v in zip(first, vs, strict=True) if g is not None and g.node]
+    second = grad([g for g, _ in pairs], xs, [v for _, v in pairs], allow_unused=True)
+    return tuple(map(zeros_if_none, second, xs))
 
 
 def jacobian(function: Callable, x: Any) -> Tensor:
     """d function(x) / d x, of shape function(x).shape + x.shape: one backward pass per output element."""
     y, pull = vjp(function, x)
+    if isinstance(y, tuple):
+        raise GraphError(f"jacobian: the function returned {len(y)} outputs; it must return one Tensor.")
     xp = arrays.xp(y._array)
     rows = [pull(row.reshape(y.shape))[0]._array for row in xp.eye(y.size, dtype=y.dtype)]
     x_shape = np.shape(x) if not isinstance(x, Tensor) else x.shape
@@ -362,15 +399,37 @@ def _leaf(x: Any) -> Tensor:
     return tensor(x, requires_grad=True)
 
 
-def _like(g: Any, y: Tensor) -> Tensor:
-    return g if isinstance(g, Tensor) else Tensor(arrays.xp(y._array).asarray(g, y.dtype).reshape(y.shape))
+def _evaluate(function: Callable, xs: list, name: str) -> tuple[Any, list[Tensor]]:
+    """What the function returns, recorded, and the same as a list."""
+    with _set(recording=True):
+        y = function(*xs)
+    y = tuple(y) if isinstance(y, list) else y
+    ys = list(y) if isinstance(y, tuple) else [y]
+    for out in ys:
+        if not isinstance(out, Tensor) or out.dtype.kind != "f":
+            what = f"a Tensor of {out.dtype}" if isinstance(out, Tensor) else type(out).__name__
+            raise GraphError(f"{name}: the function returned {what}; it must return a Tensor of floats, or several.")
+    return y, ys
+
+
+def _alike(given: Sequence, like: list[Tensor], name: str) -> list[Tensor]:
+    """What was given as Tensors of the same number, shapes and dtypes as those it stands beside."""
+    given = _listed(given)
+    if len(given) != len(like):
+        raise ShapeError(f"{name}s are {len(given)}, but {len(like)} are needed.")
+    given = [g if isinstance(g, Tensor) else _constant_like(g, y, name, y.dtype) for g, y in zip(given, like)]
+    for i, (g, y) in enumerate(zip(given, like)):
+        if g.shape != y.shape:
+            raise ShapeError(f"{name} {i} has shape {g.shape}, not {y.shape}.")
+    return given
 
 
 def _detached(y: Any) -> Any:
     return tuple(map(_detached, y)) if isinstance(y, tuple) else y.detach()
 
 
-def _zeros_if_none(g: Tensor | None, x: Tensor) -> Tensor:
+def zeros_if_none(g: Tensor | None, x: Tensor) -> Tensor:
+    """The gradient, or zeros like x where nothing depends on x."""
     return Tensor(arrays.xp(x._array).zeros_like(x._array)) if g is None else g
 
 
@@ -379,8 +438,8 @@ def _zeros_if_none(g: Tensor | None, x: Tensor) -> Tensor:
 
 def graphviz(y: Tensor) -> str:
     """The graph behind `y` as DOT text: leaves are boxes, ops are ellipses, with the shape of what they hold."""
-    if y.node is None:
-        raise GraphError("graphviz: this Tensor has no history.")
+    if getattr(y, "node", None) is None:
+        raise GraphError(f"graphviz: this {type(y).__name__} has no history.")
     order = _reachable([y.node])
     names = {node: f"n{i}" for i, node in enumerate(reversed(order))}
     lines = []

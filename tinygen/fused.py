@@ -140,8 +140,9 @@ class FusedGradient:
             pairs = [(f, w) for f, w in zip(first, ws, strict=True) if f is not None and f.requires_grad]
             asked = [alias for alias, need in zip(aliases, needs, strict=True) if need]
             fs, ws = [f for f, _ in pairs], [w for _, w in pairs]
-            second = iter(autograd.grad(fs, asked, ws, create_graph=create_graph, allow_unused=True))
-        return [_or_zeros(next(second), alias) if need else None for alias, need in zip(aliases, needs, strict=True)]
+            second = autograd.grad(fs, asked, ws, create_graph=create_graph, allow_unused=True)
+        found = iter(map(autograd.zeros_if_none, second, asked))
+        return [next(found) if need else None for need in needs]
 
 
 def fused(*, inputs: Callable, constants: tuple[str, ...] = ()) -> Callable:
@@ -179,10 +180,6 @@ def _alias(value: Any, history: Any) -> Any:
     original = Tensor(value)
     original.node = history
     return REGISTRY["identity"](original)
-
-
-def _or_zeros(gradient: Tensor | None, like: Tensor) -> Tensor:
-    return Tensor(arrays.xp(like._array).zeros_like(like._array)) if gradient is None else gradient
 
 
 def _told(name: str, error: Exception, values: list) -> TinygenError:
