@@ -24,6 +24,7 @@ from tinygen.autograd import (
     stop_gradient,
     vjp,
 )
+from tinygen.checkpoint import load
 from tinygen.dispatch import definitions_only
 from tinygen.finite_differences import gradcheck
 from tinygen.registry import op
@@ -41,6 +42,7 @@ __all__ = [
     "hvp",
     "jacobian",
     "jvp",
+    "load",
     "metrics",
     "models",
     "nn",
