@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-from tinygen.data import GaussianMixture, eight_gaussians, ring
+from tinygen.data import GaussianMixture, eight_gaussians, grid, ring, twenty_five_gaussians
 from tinygen.errors import InputError
 from tinygen.random import Generator
 
@@ -55,8 +55,8 @@ def test_the_entropy_equals_adaptive_quadrature_to_1e_9(gap, std):
 @given(mixtures(dimensions=2))
 def test_the_density_integrates_to_one(mixture):
     axis = np.arange(-12, 12.05, 0.1)
-    grid = np.stack(np.meshgrid(axis, axis), -1)
-    assert np.exp(mixture.log_prob(grid)).sum() * 0.1**2 == pytest.approx(1, abs=1e-6)
+    x = np.stack(np.meshgrid(axis, axis), -1)
+    assert np.exp(mixture.log_prob(x)).sum() * 0.1**2 == pytest.approx(1, abs=1e-6)
 
 
 @given(mixtures(), st.data())
@@ -126,6 +126,18 @@ def test_a_ring_has_its_means_evenly_spaced_on_the_circle():
     np.testing.assert_allclose(np.linalg.norm(mixture.means, axis=1), 2.0)
     gaps = np.linalg.norm(mixture.means - np.roll(mixture.means, 1, axis=0), axis=1)
     np.testing.assert_allclose(gaps, 4 * np.sin(np.pi / 5))
+
+
+def test_a_grid_is_centred_and_evenly_spaced():
+    for side in (1, 2, 5):
+        means = grid(side, 2.0, 0.1).means
+        assert len(means) == side**2 and len(np.unique(means, axis=0)) == side**2
+        np.testing.assert_array_equal(np.unique(means), np.arange(-(side - 1), side, 2))
+
+
+def test_far_apart_the_entropy_of_25_equal_gaussians_is_that_of_one_and_of_the_choice():
+    exact = np.log(25) + np.log(2 * np.pi * np.e * 0.05**2)
+    assert twenty_five_gaussians().entropy() == pytest.approx(exact, abs=1e-9) and round(exact, 3) == 0.065
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Toy densities: small enough to draw and known exactly, so that what a model learned can be held against the truth.
+"""Mixtures of Gaussians: toy densities whose log-density, score and entropy are known at every time of a diffusion.
 
 Densities are computed in float64; samples come as float32, ready for a network. Log-densities and entropies are nats.
 """
@@ -12,6 +12,15 @@ from numpy.typing import ArrayLike
 
 from tinygen.errors import InputError
 from tinygen.random import Generator
+
+__all__ = [
+    "GaussianMixture",
+    "eight_gaussians",
+    "eight_unequal_gaussians",
+    "grid",
+    "ring",
+    "twenty_five_gaussians",
+]
 
 
 class GaussianMixture:
@@ -126,6 +135,26 @@ def ring(modes: int, radius: float, std: float) -> GaussianMixture:
 def eight_gaussians() -> GaussianMixture:
     """Eight Gaussians on a circle of radius 4 / sqrt(2), standard deviation 0.5 / sqrt(2); entropy 2.832 nats."""
     return ring(8, radius=4 / np.sqrt(2), std=0.5 / np.sqrt(2))
+
+
+def grid(side: int, spacing: float, std: float) -> GaussianMixture:
+    """Equal Gaussians on a square grid of side x side about the origin."""
+    steps = spacing * (np.arange(side) - (side - 1) / 2)
+    return GaussianMixture(np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2), std)
+
+
+def twenty_five_gaussians() -> GaussianMixture:
+    """The 25 narrow modes on which GANs are shown to lose some (Lin et al. 2018, "PacGAN"): means at -4, -2, 0, 2, 4
+    along either axis, standard deviation 0.05; entropy log 25 + log(2 pi e 0.05^2) = 0.065 nats.
+    """
+    return grid(5, spacing=2, std=0.05)
+
+
+def eight_unequal_gaussians() -> GaussianMixture:
+    """Eight modes of unequal weight (0.25 to 0.04) and width (0.25 to 0.6), in no order; entropy 3.021 nats."""
+    means = [[-3, -2.5], [-0.5, -3], [2.8, -2.4], [-3, 0.8], [0.2, 0], [3, 0.9], [-1.5, 3], [1.8, 3.2]]
+    std = [0.5, 0.35, 0.6, 0.3, 0.45, 0.25, 0.4, 0.3]
+    return GaussianMixture(means, std, [0.08, 0.15, 0.2, 0.1, 0.25, 0.06, 0.12, 0.04])
 
 
 def _one_per_mode(value: ArrayLike, modes: int, name: str) -> np.ndarray:
