@@ -58,8 +58,9 @@ class SpectralNorm(Reparametrised):
 
         v = W^T u / |W^T u|,    u = W v / |W v|;         then  sigma = u^T W v,  with u and v taken as constants
 
-    W changes little from step to step, so one iteration at each step is enough to keep up; `start` iterations are made
-    when the layer is wrapped. In evaluation u stays as it is. `rng` draws the first u.
+    W changes little from step to step, so one iteration at each step keeps up, but for a lag where the largest singular
+    values are close to each other: sigma is then too small, by some percent. `start` iterations are made when the layer
+    is wrapped, from a u that `rng` draws. In evaluation u stays as it is.
     """
 
     def __init__(self, layer: Module, iterations: int = 1, start: int = 15, *, rng: Generator):
