@@ -53,9 +53,11 @@ def main(run: Run) -> None:
     # -- sampling: the film backwards, with the averaged weights -----------------------------------------------
     sets, n = (2, 500) if run.quick else (20, 2000)
     with ema.swap():
+        samples = lambda n: SCALE * model.sample(n, run.rng)
+        if run.save_samples(samples, picture=lambda points: draw_samples(run, points)):
+            return
         films = [play_backwards(model, n, run.rng) for _ in range(sets)]
         errors, best_loss = against_the_exact_score(model, n, run.rng)
-        run.save_samples(lambda count: SCALE * model.sample(count, run.rng))
 
     measure(run, [film[-1] for film in films], errors)
     if run.draws:
@@ -112,12 +114,7 @@ def measure(run: Run, sets: list[np.ndarray], errors: np.ndarray) -> None:
 
 
 def draw(run: Run, model: DDPM, film: np.ndarray, losses: np.ndarray, best_loss: float, errors: np.ndarray) -> None:
-    samples = film[-1, :5000]
-    plotting.save(
-        run.path("samples.png"),
-        plotting.scatter(DATA.sample(len(samples), run.rng), "Data", EXTENT),
-        plotting.scatter(samples, "Samples of the model", EXTENT, plotting.VERMILION),
-    )
+    draw_samples(run, film[-1, :5000])
     plotting.save(
         run.path("learning.png"),
         plotting.curve(losses, "Training loss", smooth=200, levels={"exact score": best_loss}),
@@ -125,6 +122,14 @@ def draw(run: Run, model: DDPM, film: np.ndarray, losses: np.ndarray, best_loss:
     )
     draw_trajectories(run, model, film)
     draw_density(run, model, film)
+
+
+def draw_samples(run: Run, samples: np.ndarray) -> None:
+    plotting.save(
+        run.path("samples.png"),
+        plotting.scatter(DATA.sample(len(samples), run.rng), "Data", EXTENT),
+        plotting.scatter(samples, "Samples of the model", EXTENT, plotting.VERMILION),
+    )
 
 
 def draw_trajectories(run: Run, model: DDPM, film: np.ndarray) -> None:

@@ -46,6 +46,8 @@ class Run:
     draws:     whether to draw pictures; with --seeds only the first run does
     data:      the name given to --data, or the demo's first; None if it has no choice
     device:    "cpu"
+    resume:    a checkpoint to go on from, or None
+    settings:  what a checkpoint must agree in for that: the demo, the seed, ...
     """
 
     seed: int
@@ -59,7 +61,10 @@ class Run:
     sample: int | None = None
     metrics: list[Metric] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
+    resume: Path | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
     steps_done: int = 0
+    steps_resumed: int = 0
     out_of_time: bool = False
 
     def __post_init__(self):
@@ -76,17 +81,38 @@ class Run:
     def train(
         self, step: Callable[[int, Generator], Any], state: Mapping[str, Stateful], *, name: str = "training", **options
     ) -> Training:
-        """`tinygen.training.train` with this run's steps, generator, budget and log, unless `options` say otherwise.
+        """`tinygen.training.train` with this run's steps, generator, budget, log and checkpoint, unless `options` say
+        otherwise. Under --resume it goes on from the checkpoint, and from a complete one at once.
 
-        A budget covers the whole run: a second training gets what the first has left.
+        A budget covers the whole run: a second training, which needs a `name`, gets what the first has left.
         """
-        log = "log.jsonl" if name == "training" else f"log_{name.replace(' ', '_')}.jsonl"
+        label = "" if name == "training" else f"_{name.replace(' ', '_')}"
+        log, checkpoint = self.path(f"log{label}.jsonl"), self.path(f"checkpoint{label}.npz")
         left = None if self.budget_minutes is None else self.budget_minutes - (time.perf_counter() - self.started) / 60
-        settings = {"steps": self.steps, "rng": self.rng, "log": self.path(log), "budget_minutes": left, **options}
-        training = train(step, state=state, name=name, **settings)
+        settings = {
+            "steps": self.steps,
+            "rng": self.rng,
+            "log": log,
+            "budget_minutes": left,
+            "checkpoint": checkpoint,
+            "resume": self._resumed(checkpoint),
+            "settings": self.settings,
+        }
+        training = train(step, state=state, name=name, **{**settings, **options})
         self.steps_done += training.steps
+        self.steps_resumed += training.resumed
         self.out_of_time |= training.out_of_time
         return training
+
+    def _resumed(self, checkpoint: Path) -> Path | None:
+        """What a training goes on from: the first from the checkpoint of the run, a later one from its own, if any."""
+        first = sum(file.name.startswith("checkpoint") for file in self.files) == 1
+        if self.resume is None:
+            for stale in set(self.out.glob("checkpoint_*.npz")) - set(self.files):  # left by an earlier run
+                stale.unlink()
+            return None
+        file = self.resume if first else self.resume.with_name(checkpoint.name)
+        return file if first or file.exists() else None
 
     def metric(
         self,
@@ -104,8 +130,23 @@ class Run:
         numbers = [None if x is None else float(x) for x in (value, reference, at_least, at_most)]
         self.metrics.append(Metric(name, numbers[0], numbers[1], reference_name, numbers[2], numbers[3]))
 
-    def save_samples(self, draw: Callable[[int], np.ndarray]) -> None:
-        """With --sample N, writes `draw(N)` to samples.npz; otherwise does nothing."""
+    @property
+    def only_samples(self) -> bool:
+        """Whether nothing but samples is wanted: --sample, with the checkpoint of a training that is complete."""
+        return self.sample is not None and 0 < self.steps_done == self.steps_resumed
+
+    def save_samples(
+        self, draw: Callable[[int], np.ndarray], picture: Callable[[np.ndarray], Any] | None = None
+    ) -> bool:
+        """With --sample N, writes `draw(N)` to samples.npz.
+
+        Returns whether that was all that is wanted, so that the demo can leave out measuring and drawing; `picture`,
+        if given, is then called with the samples to draw them.
+        """
         if self.sample is not None:
+            samples = draw(self.sample)
             with atomic(self.path("samples.npz")) as temporary:
-                np.savez(temporary, samples=draw(self.sample))
+                np.savez(temporary, samples=samples)
+            if self.only_samples and picture is not None:
+                picture(samples)
+        return self.only_samples

@@ -16,12 +16,16 @@ from demos.catalogue import Demo, Entry, catalogue
 from demos.report import metrics_table, table, write_metrics
 from demos.run import Run
 from tinygen import runtime
+from tinygen.checkpoint import Checkpoint
 from tinygen.errors import InputError, TinygenError
 from tinygen.files import make_folder
+from tinygen.training import Interrupted
 
 __all__ = ["Demo", "Run", "main"]
 
 BAD_INPUT, INTERRUPTED = 2, 130                                             # exit statuses
+CHECKPOINT = "checkpoint.npz"
+KEPT = ("run_steps", "quick", "data", "device")  # options that a checkpoint must agree in, beside the seed
 
 
 def main(arguments: Sequence[str] | None = None, folder: Path = Path(__file__).parent) -> int:
@@ -39,6 +43,12 @@ def main(arguments: Sequence[str] | None = None, folder: Path = Path(__file__).p
     except TinygenError as error:
         print(f"python -m demos: {error}", file=sys.stderr)
         return BAD_INPUT
+    except Interrupted as error:
+        again = "the same command and --resume"
+        if options.seeds == 1 and not options.all:
+            again = f"python -m demos {options.name} --resume {error.checkpoint}"
+        print(f"\n{error} Go on with {again}", file=sys.stderr)
+        return INTERRUPTED
     except KeyboardInterrupt:
         print("\nStopped by Ctrl-C; what had been written by then is whole and stays.", file=sys.stderr)
         return INTERRUPTED
@@ -67,14 +77,14 @@ def _parser() -> _Parser:
     add("name", nargs="?", metavar="NAME", help="the demo to run; without it, the list of them")
     add("--all", action="store_true", help="run every demo, in order")
     add("--steps", type=_integer(1), metavar="N", help="training steps (default: the demo's own number)")
-    add("--seed", type=_integer(0, 2**64 - 1), default=0, metavar="N", help="seed of all randomness (default: 0)")
+    add("--seed", type=_integer(0, 2**64 - 1), metavar="N", help="seed of all randomness (default: 0)")
     add("--seeds", type=_integer(1), default=1, metavar="N", help="run N seeds from --seed on: mean and spread")
     add("--device", default="cpu", metavar="NAME", help="where to compute: cpu")
     add("--data", metavar="NAME", help="which data, where a demo has a choice")
     add("--out", type=Path, metavar="FOLDER", help="where to write (default: out/NAME)")
     add("--quick", action="store_true", help="the same path in seconds; the results mean little")
-    add("--resume", action="store_true", help="go on from a checkpoint (not there yet)")
-    add("--sample", type=_integer(1), metavar="N", help="also write N samples to samples.npz")
+    add("--resume", nargs="?", const="", metavar="FILE", help="go on from a checkpoint (default: OUT/checkpoint.npz)")
+    add("--sample", type=_integer(1), metavar="N", help="write N samples to samples.npz; with --resume, nothing else")
     add("--budget", type=_minutes, metavar="MINUTES", help="stop training after this time; schedules stay as they are")
     return parser
 
@@ -89,8 +99,10 @@ def parse(arguments: Sequence[str] | None, entries: Sequence[Entry]) -> argparse
         raise InputError(f"{word!r} is not an option.{_nearest(word, known)} See python -m demos --help.")
     if options.name is not None and options.all:
         raise InputError(f"Give either a demo ({options.name}) or --all, not both.")
-    if options.resume:
-        raise InputError("--resume is not there yet: no checkpoints are written so far. Run without it.")
+    if options.resume is not None and options.name is None and not options.all:
+        raise InputError("--resume needs to know which demo: python -m demos NAME --resume [FILE]")
+    if options.resume and (options.all or options.seeds > 1):
+        raise InputError("--resume FILE is for one demo and one seed; without FILE each goes on from its own.")
     if options.device == "cuda":
         raise InputError("--device cuda is not there yet: tinygen computes on the CPU so far. Run without it.")
     if options.device != "cpu":
@@ -155,45 +167,92 @@ def _nearest(name: str, names: Sequence[str]) -> str:
 
 def run_demo(entry: Entry, options: argparse.Namespace) -> list[Run]:
     """Runs one demo with each of its seeds, then prints its table and writes its metrics.json."""
-    out = make_folder(options.out or Path("out") / entry.name)
-    steps = options.steps or (entry.demo.quick_steps if options.quick else entry.demo.steps)
-    data = _choose_data(entry, options.data)
+    options = _completed(entry, options)
+    out = make_folder(options.out)
     print(f"{entry.name}: {entry.idea}")
-    print(f"Trains on {data or entry.demo.data} for {steps} steps; writes to {out}.", flush=True)
+    print(f"Trains on {options.data or entry.demo.data} for {options.steps} steps; writes to {out}.", flush=True)
+    if options.resume:
+        print(f"Goes on from {options.resume}.", flush=True)
     start, runs = time.perf_counter(), []
     chapter = entry.load()
     for seed in range(options.seed, options.seed + options.seeds):
         first = seed == options.seed
         if options.seeds > 1:
             print(f"Seed {seed} ({seed - options.seed + 1} of {options.seeds})", flush=True)
+        folder = out if first else make_folder(out / f"seed_{seed}")
+        resume = options.resume if first else folder / CHECKPOINT
         run = Run(
             seed=seed,
-            steps=steps,
-            out=out if first else make_folder(out / f"seed_{seed}"),
+            steps=options.steps,
+            out=folder,
             quick=options.quick,
             draws=first,
-            data=data,
+            data=options.data,
             device=options.device,
             budget_minutes=options.budget,
             sample=options.sample,
+            resume=resume if options.resume and resume.exists() else None,
+            settings={"demo": entry.name, "seed": seed, **{name: getattr(options, name) for name in KEPT}},
         )
         with runtime.tuned(entry.demo.blas_threads):
             chapter(run)
         runs.append(run)
     seconds = time.perf_counter() - start
-    kept = ("steps", "seed", "seeds", "device", "data", "quick", "sample", "budget")
-    settings = {**{name: getattr(options, name) for name in kept}, "steps": steps, "data": data}
-    write_metrics(entry, runs, settings, seconds)
-    print("\n" + closing_words(entry, runs, seconds), flush=True)
+    if runs[0].metrics or not runs[0].only_samples:
+        names = ("steps", "seed", "seeds", "device", "data", "quick", "sample", "budget")
+        write_metrics(entry, runs, {name: getattr(options, name) for name in names}, seconds)
+        print("\n" + metrics_table(runs) + "\n", flush=True)
+    print(closing_words(entry, runs, seconds), flush=True)
     return runs
 
 
+def _completed(entry: Entry, options: argparse.Namespace) -> argparse.Namespace:
+    """The options with what was not given filled in: from the checkpoint to go on from, or else from the demo.
+
+    Raises InputError when the checkpoint is not there, is of another demo, or contradicts what was given.
+    """
+    full = argparse.Namespace(**vars(options))
+    full.out = options.out or (Path(options.resume).parent if options.resume else Path("out") / entry.name)
+    full.resume, saved = None, {}
+    if options.resume is not None:
+        full.resume = Path(options.resume) if options.resume else full.out / CHECKPOINT
+        saved = _settings_in(full.resume, entry)
+    for name in saved:
+        option = name.removeprefix("run_")
+        given = getattr(options, option)
+        if given is not None and given is not False and given != saved[name]:
+            raise InputError(f"{full.resume} is from --{option} {saved[name]}, not {given}; leave the option out.")
+        setattr(full, option, saved[name])
+    full.seed = full.seed or 0
+    full.steps = full.steps or (entry.demo.quick_steps if full.quick else entry.demo.steps)
+    full.data = _choose_data(entry, full.data)
+    full.run_steps = full.steps
+    return full
+
+
+def _settings_in(checkpoint: Path, entry: Entry) -> dict:
+    """The options that a checkpoint of this demo was made with."""
+    if not checkpoint.exists():
+        raise InputError(
+            f"There is no checkpoint {checkpoint} to go on from. Run {entry.name} without --resume first, or name "
+            "another one: --resume FILE."
+        )
+    saved = Checkpoint.read(checkpoint).settings
+    if saved.get("demo") != entry.name:
+        raise InputError(f"{checkpoint} is a checkpoint of {saved.get('demo', 'no demo')}, not of {entry.name}.")
+    kinds = {"seed": int, "run_steps": int, "quick": bool, "data": str | None}
+    if not all(name in saved and isinstance(saved[name], kind) for name, kind in kinds.items()):
+        raise InputError(f"{checkpoint} does not say which options it was made with: take another copy.")
+    return {name: saved[name] for name in kinds}
+
+
 def closing_words(entry: Entry, runs: Sequence[Run], seconds: float) -> str:
-    """The table, how far it can be trusted, the files, and what to do next."""
-    first = runs[0]
-    lines = [metrics_table(runs), ""]
+    """How far the table can be trusted, the files, and what to do next."""
+    first, lines = runs[0], []
     if any(run.out_of_time for run in runs):
-        lines.append("The budget ended training early: the bars are meant for a full run.")
+        lines.append("The budget ended training early: the bars are meant for a full run. --resume goes on from there.")
+    elif first.only_samples:
+        lines.append(f"Training was complete: {first.sample} samples of it, and nothing else.")
     elif first.quick or first.steps < entry.demo.steps:
         lines.append(f"A short run: the bars are meant for {entry.demo.steps} steps without --quick.")
     if first.sample is not None and first.out / "samples.npz" not in first.files:
@@ -209,7 +268,9 @@ def run_all(entries: Sequence[Entry], options: argparse.Namespace) -> int:
     status, base = 0, options.out or Path("out")
     for entry in entries:
         try:
-            run_demo(entry, argparse.Namespace(**{**vars(options), "out": base / entry.name}))
+            out = base / entry.name
+            resume = None if options.resume is None or not (out / CHECKPOINT).exists() else ""
+            run_demo(entry, argparse.Namespace(**{**vars(options), "out": out, "resume": resume}))
         except TinygenError as error:
             print(f"python -m demos: {entry.name}: {error}", file=sys.stderr)
             status = BAD_INPUT
