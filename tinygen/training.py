@@ -18,7 +18,6 @@ import copy
 import json
 import math
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from tinygen.checkpoint import Checkpoint, Stateful, models_in, restore
 from tinygen.errors import InputError, TinygenError
 from tinygen.files import OutputError, explained, make_folder, plain, remove_leftovers, write_text
 from tinygen.nn import Module
+from tinygen.progress import bar as progress_bar
 from tinygen.random import Generator
 
 __all__ = ["Interrupted", "Stateful", "Training", "TrainingError", "accumulate", "train"]
@@ -119,7 +119,7 @@ def train(
     if done == steps:  # there is nothing to do, so nothing is written
         return Training(steps, steps, time.perf_counter() - start, record.arrays(), out_of_time=False)
     saver = _Saver(checkpoint, resume, steps, settings, state, record, start)
-    with record.logged_to(log, start), _bar(steps, done, name, progress) as bar:
+    with record.logged_to(log, start), progress_bar(steps, name, done=done, shown=progress) as bar:
         before = _Moment(state, record)
         try:
             while done < steps and (done == resumed or time.perf_counter() < deadline):
@@ -360,16 +360,3 @@ def _number(value: Any, name: str) -> float:
     if getattr(value, "size", 1) != 1:
         raise InputError(f"train: the step function returned {name} of shape {value.shape}; a scalar is needed.")
     return float(value.item() if hasattr(value, "item") else value)
-
-
-@contextlib.contextmanager
-def _bar(steps: int, done: int, name: str, progress: bool) -> Iterator[Any]:
-    """A tqdm bar; log messages (a kernel being compiled, say) appear above it rather than through it."""
-    from tqdm import tqdm
-    from tqdm.contrib.logging import logging_redirect_tqdm
-
-    options = {"total": steps, "initial": done, "desc": name, "unit": "step", "disable": not progress}
-    interval = 0.1 if sys.stderr.isatty() else 5.0                          # seconds between two drawings
-    with logging_redirect_tqdm() if progress else contextlib.nullcontext():
-        with tqdm(mininterval=interval, **options) as bar:
-            yield bar

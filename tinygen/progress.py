@@ -1,0 +1,34 @@
+"""A progress bar on standard error: a line that is drawn over in a terminal, a line every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+__all__ = ["bar"]
+
+
+@contextlib.contextmanager
+def bar(total: int, name: str, *, unit: str = "step", done: int = 0, shown: bool = True) -> Iterator[Any]:
+    """A tqdm bar; log messages (a kernel being compiled, say) appear above it rather than through it."""
+    from tqdm import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    file, interval = (sys.stderr, 0.1) if sys.stderr.isatty() else (_Lines(), 5.0)  # seconds between two drawings
+    options = {"initial": done, "unit": unit, "mininterval": interval, "disable": not shown, "file": file}
+    with logging_redirect_tqdm() if shown else contextlib.nullcontext():
+        with tqdm(total=total, desc=name, **options) as bar:
+            yield bar
+
+
+class _Lines:
+    """Standard error where nothing can be drawn over, a file or a pipe: each drawing of the bar becomes a line."""
+
+    def write(self, text: str) -> None:
+        if text.strip():
+            print(text.strip(), file=sys.stderr, flush=True)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
