@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from tinygen.data import GaussianMixture, eight_gaussians
 from tinygen.errors import InputError
-from tinygen.metrics import mode_coverage, share_of_gaussian_within
+from tinygen.metrics import histogram_kl, mode_coverage, share_of_gaussian_within
 from tinygen.random import Generator
 
 DATA = eight_gaussians()
@@ -21,6 +21,9 @@ def test_true_data_cover_every_mode():
     assert result.within == pytest.approx(0.9901, abs=0.003)
     assert result.total_variation < 0.015
     assert result.shares.sum() == pytest.approx(1)
+    assert result.reverse_kl < 0.001
+    assert result.std_ratio == pytest.approx(1, abs=0.02)
+    np.testing.assert_allclose(result.std_ratios, 1, atol=0.05)
 
 
 @pytest.mark.parametrize("kept", [0, 1, 3, 7])
@@ -29,6 +32,7 @@ def test_modes_without_samples_are_not_found(kept):
     result = coverage(x[labels <= kept])
     assert result.found == kept + 1
     assert result.total_variation == pytest.approx(1 - (kept + 1) / 8, abs=0.02)
+    assert result.reverse_kl == pytest.approx(np.log(8 / (kept + 1)), abs=0.02)
 
 
 def test_a_mode_is_found_from_a_fifth_of_its_fair_share_within_three_sigma():
@@ -70,6 +74,44 @@ def test_coverage_does_not_change_under_rotation_scaling_and_shuffling(seed, ang
     assert (a.found, a.within) == (b.found, b.within)
     np.testing.assert_allclose(a.shares, b.shares)
     assert a.total_variation == pytest.approx(b.total_variation)
+
+
+@pytest.mark.parametrize("radius, d", [(3, 2), (1.5, 1), (2, 4)])
+@pytest.mark.parametrize("width", [0.0, 0.3, 1.0])
+def test_the_spread_within_the_modes_is_measured_whatever_the_radius_and_the_place(radius, d, width):
+    rng, means = Generator(0), np.stack([np.zeros(d), np.full(d, 100.0)])
+    own = means[rng.integers(2, (20_000,))] + (0.4 if width < 1 else 0)
+    std = np.where(own[:, :1] > 50, 2.0, 0.5)
+    x = own + (width if width else 0.0) * std * rng.normal((20_000, d), np.float64)
+    result = mode_coverage(x, means, [0.5, 2.0], radius=radius)
+    if width == 0.3:  # well inside the radius: nothing is cut off, and what true data would lose counts against it
+        cut = share_of_gaussian_within(radius, d + 2) / share_of_gaussian_within(radius, d)
+        inside = np.linalg.norm(x - own, axis=1) / std[:, 0] < 0.9
+        assert inside.mean() > 0.9 and result.std_ratios[1] == pytest.approx(0.3 / np.sqrt(cut), rel=0.05)
+    else:
+        assert result.std_ratio == pytest.approx(width, abs=0.02)
+
+
+def test_a_mode_with_fewer_than_two_samples_has_no_spread():
+    result = mode_coverage([[0.0], [0.0], [10.0]], [[0.0], [10.0]], 1.0)
+    np.testing.assert_array_equal(result.std_ratios, [0, np.nan])
+    assert result.std_ratio == 0
+    assert np.isnan(mode_coverage([[0.0]], [[0.0]], 1.0).std_ratio)
+
+
+@given(st.lists(st.floats(0.01, 10), min_size=2, max_size=6), st.randoms())
+def test_the_divergence_of_histograms_is_zero_only_for_equal_shares(counts, random):
+    others = random.sample(counts, len(counts))
+    p, q = np.array(counts) / sum(counts), np.array(others) / sum(others)
+    assert histogram_kl(counts, others) == pytest.approx(np.sum(p * np.log(p / q)), abs=1e-12)
+    assert histogram_kl(counts, p) == pytest.approx(0, abs=1e-12)
+
+
+def test_an_empty_class_costs_nothing_and_a_class_that_should_be_empty_everything():
+    assert histogram_kl([1, 0], [1, 1]) == pytest.approx(np.log(2))
+    assert histogram_kl([1, 1], [1, 0]) == np.inf
+    with pytest.raises(InputError, match="no histogram"):
+        histogram_kl([0, 0], [1, 1])
 
 
 def test_the_share_of_a_gaussian_within_three_sigma_is_known():
