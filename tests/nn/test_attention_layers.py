@@ -97,6 +97,8 @@ def test_a_cache_is_refused_where_it_would_give_wrong_answers():
         with pytest.raises(InputError, match="cache holds"):
             layer(X[:1], cache=cache)
     assert len(cache) == 7
+    with pytest.raises(InputError, match="nothing to read"):
+        KeyValueCache().read()
 
 
 def test_a_context_is_given_exactly_where_it_belongs():

@@ -77,6 +77,12 @@ def test_channels_that_do_not_divide_into_groups_are_refused(make):
             make(inputs, outputs, 3, groups=groups, rng=RNG)
 
 
+@pytest.mark.parametrize("make", [nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d])
+def test_a_kernel_without_places_is_refused(make):
+    with pytest.raises(InputError, match="size"):
+        make(2, 2, 0, rng=RNG)
+
+
 def test_images_with_other_channels_are_refused_by_name():
     with pytest.raises(InputError, match=r'Conv2d "0"'):
         nn.Sequential(nn.Conv2d(3, 4, 3, rng=RNG))(np.zeros((1, 5, 5, 2), np.float32))

@@ -8,7 +8,20 @@ import pytest
 import tinygen
 from tinygen import ops
 from tinygen.errors import InputError
-from tinygen.nn import MLP, Embedding, Linear, Parameter, ResidualBlock, ResidualMLP, Sequential, initialise, sinusoidal
+from tinygen.nn import (
+    MLP,
+    ConvResidualBlock,
+    Embedding,
+    FourierFeatures,
+    Linear,
+    Parameter,
+    ResidualBlock,
+    ResidualMLP,
+    Sequential,
+    TimeEmbedding,
+    initialise,
+    sinusoidal,
+)
 from tinygen.optim import Adam
 from tinygen.random import Generator
 
@@ -101,6 +114,42 @@ def test_sinusoidal_is_sines_then_cosines_of_falling_frequencies():
         sinusoidal(t, 5)
 
 
+def test_a_time_embedding_takes_times_of_any_type_and_answers_in_that_of_its_weights():
+    layer = randomised(TimeEmbedding(4, 3, rng=Generator(0)))
+    expected = layer[2](silu(layer[0](sinusoidal(np.array([3.0, 500.0]), 4)).numpy())).numpy()
+    for t in (np.array([3, 500]), np.float32([3, 500]), np.float64([3, 500]), tinygen.tensor([3.0, 500.0])):
+        y = layer(t)
+        assert y.dtype == np.float64
+        np.testing.assert_allclose(y.numpy(), expected, atol=1e-3)
+    with pytest.raises(InputError, match="even"):
+        TimeEmbedding(3, 3, rng=Generator(0))
+
+
+def test_fourier_features_are_waves_whose_inner_product_depends_on_the_difference_alone():
+    layer = FourierFeatures(2, 4000, scale=0.5, rng=Generator(0)).to(dtype=np.float64)
+    x, step = Generator(1).normal((2, 5, 2), dtype=np.float64)
+    a, b, c, d = (layer(v).numpy() for v in (x, x + step, 3 * x, 3 * x + step))
+    np.testing.assert_allclose((a * b).sum(-1), (c * d).sum(-1), atol=1e-9)
+    np.testing.assert_allclose((a * a).sum(-1), 2000)
+    # Bochner: the mean of cos(2 pi f . step) over f ~ N(0, .5^2) is exp(-2 pi^2 .5^2 |step|^2)
+    np.testing.assert_allclose((a * b).mean(-1) * 2, np.exp(-0.5 * (np.pi * step) ** 2).prod(-1), atol=0.08)
+    assert not layer.parameters() and layer.frequencies.shape == (2, 2000)
+
+
+def test_time_conditions_and_vectors_that_are_missing_or_not_asked_for_are_refused():
+    rng, x = Generator(0), np.ones((2, 4), np.float32)
+    images = np.ones((2, 3, 3, 4), np.float32)
+    for call, message in (
+        (lambda: ResidualMLP(4, 3, rng=rng)(x), "ResidualMLP was made for a time, but none was given"),
+        (lambda: ResidualMLP(4, 3, time=0, rng=rng)(x, np.arange(2)), "ResidualMLP was made without a time"),
+        (lambda: ResidualBlock(4, condition=4, rng=rng)(x), "ResidualBlock was made for a condition"),
+        (lambda: ResidualBlock(4, rng=rng)(x, x), "ResidualBlock was made without a condition"),
+        (lambda: ConvResidualBlock(4, 4, rng=rng)(images, x), "ConvResidualBlock was made without a condition"),
+    ):
+        with pytest.raises(InputError, match=message):
+            call()
+
+
 def test_a_residual_block_adds_its_branch_to_what_it_was_given():
     block = randomised(ResidualBlock(4, condition=3, rng=Generator(0)))
     h, c = Generator(1).normal((6, 4), dtype=np.float64), Generator(2).normal((6, 3), dtype=np.float64)
@@ -155,7 +204,12 @@ def test_fans_count_what_is_summed_over_in_dense_and_convolution_weights():
         (initialise.common_uniform, 1 / (3 * 300)),
         (initialise.lecun_normal, 1 / 300),
         (initialise.glorot_uniform, 2 / (300 + 450)),
+        (initialise.glorot_normal, 2 / (300 + 450)),
         (initialise.he_normal, 2 / 300),
+        (initialise.he_uniform, 2 / 300),
+        (initialise.normal(0.02), 0.02**2),
+        (initialise.standard_normal, 1),
+        (initialise.orthogonal, 1 / 300),
         (initialise.zeros, 0),
     ],
 )
@@ -164,6 +218,24 @@ def test_each_initialiser_has_the_variance_it_states(initial, variance):
     assert w.shape == (3, 5, 20, 30) and w.dtype == np.float32
     assert abs(w.mean()) <= 4 * math.sqrt(variance / w.size)
     assert w.var() == pytest.approx(variance, rel=0.05)
+
+
+@pytest.mark.parametrize("shape", [(5, 5), (7, 3), (3, 7), (2, 2, 3, 5)])
+def test_orthogonal_weights_have_orthonormal_rows_or_columns(shape):
+    w = initialise.orthogonal(shape, Generator(0)).reshape(-1, shape[-1])
+    gram = w.T @ w if w.shape[0] >= w.shape[1] else w @ w.T
+    np.testing.assert_allclose(gram, np.eye(min(w.shape)), atol=1e-6)
+
+
+def test_orthogonal_weights_have_no_preferred_direction():
+    draws = np.stack([initialise.orthogonal((3, 3), Generator(seed)) for seed in range(2000)])
+    np.testing.assert_allclose(draws.mean(0), 0, atol=4 / np.sqrt(3 * 2000))
+    assert abs(np.sign(np.linalg.det(draws)).mean()) < 4 / np.sqrt(2000)
+
+
+def test_the_last_layer_of_a_perceptron_may_begin_as_zeros():
+    mlp = MLP([3, 4, 2], rng=Generator(0), last_init=initialise.zeros)
+    assert mlp[0].weight.numpy().any() and not mlp(np.ones((1, 3), np.float32)).numpy().any()
 
 
 def test_the_same_seed_gives_the_same_network():

@@ -107,8 +107,8 @@ def test_group_norm():
 
 def test_batch_norm_in_training_and_in_evaluation():
     mean, var = torch.zeros(6, dtype=torch.float64), torch.ones(6, dtype=torch.float64)
-    norm = lambda training: lambda p, x: last(
-        F.batch_norm(first(x), mean.clone(), var.clone(), p["gain"], p["bias"], training)
+    norm = lambda training: (
+        lambda p, x: last(F.batch_norm(first(x), mean.clone(), var.clone(), p["gain"], p["bias"], training))
     )
     agree(nn.BatchNorm(6), norm(True), (3, 4, 5, 6))
     agree(nn.BatchNorm(6).eval(), norm(False), (3, 4, 5, 6))

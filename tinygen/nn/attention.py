@@ -37,6 +37,8 @@ class KeyValueCache:
 
     def read(self) -> tuple[Tensor, Tensor]:
         """All keys and all values."""
+        if not self.length:
+            raise InputError("KeyValueCache: there is nothing to read yet; append keys and values first.")
         return Tensor(self._keys[..., : self.length, :]), Tensor(self._values[..., : self.length, :])
 
     def _extended(self, memory: Any, new: Any) -> Any:

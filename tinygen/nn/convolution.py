@@ -43,6 +43,7 @@ class Conv1d(Module):
     ):
         _check("Conv1d", inputs, outputs, groups)
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
+        size, _ = pair("size", (size, 1))
         self.weight = Parameter(weight_init((size, inputs // groups, outputs), rng))
         self.bias = Parameter(initialise.zeros((outputs,))) if bias else None
 

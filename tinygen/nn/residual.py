@@ -34,7 +34,7 @@ class ResidualBlock(Module):
         self.second = Linear(width, width, rng=rng, weight_init=initialise.zeros)
 
     def forward(self, h: Tensor, c: Tensor | None = None) -> Tensor:
-        _require("condition", c, self.condition)
+        require(self, "condition", c, self.condition)
         inner = self.first(self.activation(h))
         if self.condition is not None:
             inner = inner + self.condition(c)
@@ -67,7 +67,7 @@ class ConvResidualBlock(Module):
         self.skip = Linear(inputs, outputs, rng=rng, weight_init=initialise.lecun_normal) if inputs != outputs else None
 
     def forward(self, h: Tensor, c: Tensor | None = None) -> Tensor:
-        _require("condition", c, self.condition)
+        require(self, "condition", c, self.condition)
         inner = self.norm2(self.conv1(ops.silu(self.norm1(h))))
         if self.condition is not None:
             s, b = ops.split(self.condition(c)[:, None, None, :], 2, axis=-1)
@@ -103,7 +103,7 @@ class ResidualMLP(Module):
         self.last = Linear(width, outputs, rng=rng, weight_init=initialise.zeros)
 
     def forward(self, x: Any, t: Any = None) -> Tensor:
-        _require("time", t, self.embed)
+        require(self, "time", t, self.embed)
         c = self.activation(self.embed(t)) if self.embed is not None else None
         h = self.first(x)
         for block in self.blocks:
@@ -111,8 +111,9 @@ class ResidualMLP(Module):
         return self.last(self.activation(h))
 
 
-def _require(name: str, given: Any, wanted: Any) -> None:
-    """Neither a condition that is missing, nor one that would be passed over in silence."""
-    if (given is None) != (wanted is None):
-        missing = f"it was made for a {name}, but none was given"
-        raise InputError(missing if given is None else f"a {name} was given, but it was made without one")
+def require(module: Module, name: str, given: Any, made_for_it: Any) -> None:
+    """Refuse an optional input that is missing, and one that would be passed over in silence."""
+    if (given is None) == (made_for_it is None):
+        return
+    missing, surplus = f"was made for a {name}, but none was given", f"was made without a {name}, but one was given"
+    raise InputError(f"{type(module).__name__} {missing if given is None else surplus}")

@@ -16,8 +16,12 @@ from tinygen.nn.embedding import Embedding
 from tinygen.nn.linear import MLP, Linear
 from tinygen.nn.module import Module
 from tinygen.nn.normalisation import LayerNorm
+from tinygen.nn.residual import require
 from tinygen.random import Generator
 from tinygen.tensor import Tensor
+
+BlockCache = tuple[KeyValueCache, KeyValueCache]
+"""Of one block: that of its self-attention, and that of its cross-attention."""
 
 
 class TransformerBlock(Module):
@@ -58,8 +62,7 @@ class TransformerBlock(Module):
         self, x: Tensor, context: Tensor | None = None, mask: Any = None, cache: BlockCache | None = None
     ) -> Tensor:
         """context: (N, S, context).  mask: of the self-attention, as in MultiHeadAttention."""
-        if (self.cross is None) != (context is None):
-            raise InputError("a context is needed" if context is None else "it was made to attend to no context")
+        require(self, "context", context, self.cross)
         own, other = (None, None) if cache is None else cache
         x = x + self._drop(self.attention(self.norm1(x), mask=mask, cache=own))
         if self.cross is not None:
@@ -68,10 +71,6 @@ class TransformerBlock(Module):
 
     def _drop(self, branch: Tensor) -> Tensor:
         return branch if self.dropout is None else self.dropout(branch)
-
-
-BlockCache = tuple[KeyValueCache, KeyValueCache]
-"""Of one block: that of its self-attention, and that of its cross-attention."""
 
 
 class GPT(Module):

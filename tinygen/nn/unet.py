@@ -21,7 +21,7 @@ from tinygen.nn.embedding import TimeEmbedding
 from tinygen.nn.linear import Linear
 from tinygen.nn.module import Module
 from tinygen.nn.normalisation import GroupNorm
-from tinygen.nn.residual import ConvResidualBlock
+from tinygen.nn.residual import ConvResidualBlock, require
 from tinygen.random import Generator
 from tinygen.tensor import Tensor
 
@@ -92,9 +92,8 @@ class UNet(Module):
             )
         told = 4 * width
         widths = [width * m for m in multipliers]
-        stage = lambda inputs, outputs, level: Stage(
-            inputs, outputs, told, heads if level in attention else 0, dropout, rng=rng
-        )
+        attentive = [heads if level in attention else 0 for level in range(levels)]
+        stage = lambda before, after, level: Stage(before, after, told, attentive[level], dropout, rng=rng)
         self.time = TimeEmbedding(width + width % 2, told, rng=rng)
         self.condition = Linear(condition, told, bias=False, rng=rng) if condition else None
         self.first = Conv2d(channels, width, 3, padding=1, rng=rng)
@@ -116,8 +115,7 @@ class UNet(Module):
         self.last = Conv2d(at, outputs or channels, 3, padding=1, rng=rng, weight_init=initialise.zeros)
 
     def forward(self, x: Tensor, t: Any, c: Tensor | None = None) -> Tensor:
-        if (c is None) != (self.condition is None):
-            raise InputError("a condition c is needed" if c is None else "it was made without a condition")
+        require(self, "condition", c, self.condition)
         told = self.time(t)
         told = ops.silu(told if c is None else told + self.condition(c))
 
