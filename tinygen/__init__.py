@@ -11,7 +11,7 @@ Importing tinygen imports NumPy and nothing else; Numba, SciPy, Matplotlib and C
 """
 
 from tinygen.tensor import Parameter, Tensor, tensor  # isort: skip (first: everything else is built on Tensor)
-from tinygen import data, metrics, models, nn, ops, optim, random
+from tinygen import data, distributions, metrics, models, nn, ops, optim, random
 from tinygen.autograd import (
     backward,
     detect_anomaly,
@@ -36,6 +36,7 @@ __all__ = [
     "data",
     "definitions_only",
     "detect_anomaly",
+    "distributions",
     "grad",
     "gradcheck",
     "graphviz",
