@@ -143,6 +143,7 @@ def write_npz(path: str | os.PathLike, arrays: Mapping[str, Any]) -> None:
     import zipfile
 
     arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    arrays = {name: array.astype(array.dtype.newbyteorder("<"), copy=False) for name, array in arrays.items()}
     for name, array in arrays.items():
         if not re.fullmatch(DTYPE, array.dtype.str):
             raise InputError(f"write_npz: {name} holds {array.dtype}; plain numbers and bytes can be kept.")
