@@ -1,4 +1,5 @@
 import hashlib
+from importlib import resources
 
 import numpy as np
 import pytest
@@ -54,11 +55,11 @@ def test_an_unknown_size_is_refused():
 
 @pytest.mark.parametrize("damage", ["flipped bit", "cut short", "gone"])
 def test_a_damaged_bundle_is_refused_before_it_is_parsed(damage, tmp_path, monkeypatch):
-    contents = bytearray((bundle.resources.files("tinygen.data") / bundle.FILE).read_bytes())
+    contents = bytearray((resources.files("tinygen.data") / bundle.FILE).read_bytes())
     if damage == "flipped bit":
         contents[1000] ^= 4
     if damage != "gone":
         (tmp_path / bundle.FILE).write_bytes(contents[: -1 if damage == "cut short" else None])
-    monkeypatch.setattr(bundle.resources, "files", lambda package: tmp_path)
+    monkeypatch.setattr(resources, "files", lambda package: tmp_path)
     with pytest.raises(InputError, match="cannot be read" if damage == "gone" else "is damaged"):
         digits()

@@ -27,8 +27,8 @@ FAILURES = {
     "endless": "sent more than 200,000 bytes",
     "slow": "sent only [0-9]+ bytes in 0.3 s",
     "silent": "timed out",
-    "reset": "reset|closed connection|Connection aborted",
-    "rubbish": "rubbish",
+    "reset": "reset|closed connection",
+    "rubbish": "not HTTP",
 }
 
 

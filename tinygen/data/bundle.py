@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-from importlib import resources
 
 import numpy as np
 
@@ -52,6 +51,8 @@ def intensities(images: np.ndarray) -> np.ndarray:
 
 def _bundle() -> tuple[np.ndarray, np.ndarray]:
     """Images (10000, 28, 28) and labels (10000,), uint8. The hash is checked before anything is parsed."""
+    from importlib import resources
+
     advice = "Install tinygen again; in a clone, `git checkout tinygen/data` restores it."
     try:
         contents = (resources.files("tinygen.data") / FILE).read_bytes()

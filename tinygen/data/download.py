@@ -7,14 +7,13 @@ sha256 must be the one written down here before anything looks into it.
 from __future__ import annotations
 
 import hashlib
-import http.client
 import logging
 import os
 import sys
 import time
-import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tinygen.errors import InputError, TinygenError
 from tinygen.files import atomic, make_folder
@@ -81,8 +80,8 @@ def fetch(
     for mirror in mirrors:
         try:
             contents = _download(mirror + name, limit, timeout, deadline)
-        except (OSError, http.client.HTTPException) as error:
-            failures.append(f"{mirror}: {error or type(error).__name__}")
+        except OSError as error:
+            failures.append(f"{mirror}: {str(error).removeprefix('<urlopen error ').removesuffix('>')}")
             continue
         if _sha256(contents) == sha256:
             with atomic(path) as temporary:
@@ -108,15 +107,14 @@ def _cached(path: Path, sha256: str, limit: int) -> bytes | None:
 
 
 def _download(url: str, limit: int, timeout: float, deadline: float) -> bytes:
-    """The bytes at `url`. Raises OSError or HTTPException for whatever goes wrong on the way."""
-    from tqdm import tqdm
+    """The bytes at `url`. Raises OSError for whatever goes wrong on the way."""
+    from http.client import HTTPException  # imported here, as they would double the time that `import tinygen` adds
+    from urllib.request import urlopen
 
     end = time.monotonic() + deadline
     contents = bytearray()
-    with urllib.request.urlopen(url, timeout=timeout) as response:
-        announced = response.headers.get("Content-Length", "")
-        total = int(announced) if announced.isdecimal() else None  # for the bar alone
-        with tqdm(total=total, desc=url.rpartition("/")[2], unit="B", unit_scale=True, leave=False, delay=1) as bar:
+    try:
+        with urlopen(url, timeout=timeout) as response, _bar(url, response.headers) as bar:
             while piece := response.read1(CHUNK):  # whatever has arrived, so that the clock is looked at
                 contents += piece
                 bar.update(len(piece))
@@ -124,7 +122,18 @@ def _download(url: str, limit: int, timeout: float, deadline: float) -> bytes:
                     raise OSError(f"sent more than {limit:,} bytes")
                 if time.monotonic() > end:
                     raise TimeoutError(f"sent only {len(contents):,} bytes in {deadline:g} s")
+    except HTTPException as error:
+        raise OSError(f"sent what is not HTTP ({type(error).__name__}: {error})") from error
     return bytes(contents)
+
+
+def _bar(url: str, headers: Mapping[str, str]) -> Any:
+    """A progress bar that appears when a download takes longer than a second."""
+    from tqdm import tqdm
+
+    announced = headers.get("Content-Length", "")
+    total = int(announced) if announced.isdecimal() else None
+    return tqdm(total=total, desc=url.rpartition("/")[2], unit="B", unit_scale=True, leave=False, delay=1)
 
 
 def _sha256(contents: bytes) -> str:
