@@ -101,7 +101,12 @@ def _mean(values) -> float | None:
 
 
 def _spread(values: list[float]) -> str:
-    return f"{np.mean(values):.4g}" + (f" ± {np.std(values, ddof=1):.2g}" if len(values) > 1 else "")
+    """The mean, with the standard deviation where there is one, both to its second digit."""
+    mean, std = np.mean(values), np.std(values, ddof=1) if len(values) > 1 else 0.0
+    if not 0 < std < np.inf:
+        return f"{mean:.4g}" + (f" ± {std:.2g}" if len(values) > 1 else "")
+    decimals = max(0, 1 - int(np.floor(np.log10(std))))
+    return f"{mean:.{decimals}f} ± {std:.{decimals}f}"
 
 
 def _bar(over_seeds: list[Metric]) -> str:

@@ -1,7 +1,7 @@
 """What the runner hands to a demo: its options, its generator, its folder, and a place to put what it measured."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import numpy as np
 
 from tinygen.errors import InputError
 from tinygen.files import atomic
+from tinygen.progress import bar
 from tinygen.random import Generator
 from tinygen.training import Stateful, Training, train
 
@@ -114,6 +115,13 @@ class Run:
         file = self.resume if first else self.resume.with_name(checkpoint.name)
         return file if first or file.exists() else None
 
+    def progress(self, items: Sequence, name: str, unit: str = "step") -> Iterator:
+        """Goes through `items` under a bar, as training has one: for whatever else takes seconds."""
+        with bar(len(items), name, unit=unit) as shown:
+            for item in items:
+                yield item
+                shown.update()
+
     def metric(
         self,
         name: str,
@@ -144,7 +152,9 @@ class Run:
         if given, is then called with the samples to draw them.
         """
         if self.sample is not None:
+            state = self.rng.state_dict()
             samples = draw(self.sample)
+            self.rng.load_state_dict(state)  # what is measured next must not depend on --sample
             with atomic(self.path("samples.npz")) as temporary:
                 np.savez(temporary, samples=samples)
             if self.only_samples and picture is not None:

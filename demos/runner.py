@@ -43,6 +43,9 @@ def main(arguments: Sequence[str] | None = None, folder: Path = Path(__file__).p
     except TinygenError as error:
         print(f"python -m demos: {error}", file=sys.stderr)
         return BAD_INPUT
+    except MemoryError as error:
+        print(f"python -m demos: Out of memory. {error} Ask for less, or close other programs.", file=sys.stderr)
+        return BAD_INPUT
     except Interrupted as error:
         again = "the same command and --resume"
         if options.seeds == 1 and not options.all:
@@ -81,10 +84,10 @@ def _parser() -> _Parser:
     add("--seeds", type=_integer(1), default=1, metavar="N", help="run N seeds from --seed on: mean and spread")
     add("--device", default="cpu", metavar="NAME", help="where to compute: cpu")
     add("--data", metavar="NAME", help="which data, where a demo has a choice")
-    add("--out", type=Path, metavar="FOLDER", help="where to write (default: out/NAME)")
+    add("--out", type=_folder, metavar="FOLDER", help="where to write (default: out/NAME)")
     add("--quick", action="store_true", help="the same path in seconds; the results mean little")
     add("--resume", nargs="?", const="", metavar="FILE", help="go on from a checkpoint (default: OUT/checkpoint.npz)")
-    add("--sample", type=_integer(1), metavar="N", help="write N samples to samples.npz; with --resume, nothing else")
+    add("--sample", type=_integer(1, 10**9), metavar="N", help="write N samples to samples.npz; with --resume, no more")
     add("--budget", type=_minutes, metavar="MINUTES", help="stop training after this time; schedules stay as they are")
     return parser
 
@@ -95,14 +98,18 @@ def parse(arguments: Sequence[str] | None, entries: Sequence[Entry]) -> argparse
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
         word = unknown[0].partition("=")[0]
+        if not word.startswith("-"):
+            raise InputError(f"One demo at a time: what is {word!r} after {options.name}? See python -m demos --help.")
         known = [string for action in parser._actions for string in action.option_strings]
         raise InputError(f"{word!r} is not an option.{_nearest(word, known)} See python -m demos --help.")
     if options.name is not None and options.all:
         raise InputError(f"Give either a demo ({options.name}) or --all, not both.")
-    if options.resume is not None and options.name is None and not options.all:
-        raise InputError("--resume needs to know which demo: python -m demos NAME --resume [FILE]")
+    if options.name is None and not options.all and options != parser.parse_args([]):
+        raise InputError("Options need a demo to go with: python -m demos NAME [options], or --all.")
     if options.resume and (options.all or options.seeds > 1):
         raise InputError("--resume FILE is for one demo and one seed; without FILE each goes on from its own.")
+    if (options.seed or 0) + options.seeds > 2**64:
+        raise InputError(f"Seeds lie below 2**64: there are no {options.seeds} of them from {options.seed} on.")
     if options.device == "cuda":
         raise InputError("--device cuda is not there yet: tinygen computes on the CPU so far. Run without it.")
     if options.device != "cpu":
@@ -136,11 +143,18 @@ def _minutes(text: str) -> float:
     return value
 
 
+def _folder(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("it needs the name of a folder; '.' is this one")
+    return Path(text)
+
+
 def _find(name: str, entries: Sequence[Entry]) -> Entry:
     for entry in entries:
         if entry.name == name:
             return entry
-    near = _nearest(name, [entry.name for entry in entries])
+    names = {str(entry.demo.number): entry.name for entry in entries}
+    near = _nearest(names.get(name, name), list(names.values()))
     raise InputError(f"There is no demo {name!r}.{near} The list of them: python -m demos")
 
 
@@ -158,7 +172,9 @@ def _choose_data(entry: Entry, name: str | None) -> str | None:
 
 
 def _nearest(name: str, names: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=1)
+    """Words that suggest a near name, one spelt alike or one that begins with what was typed; or none."""
+    word = name.lower()
+    near = difflib.get_close_matches(word, names, n=1) or [other for other in names if word and other.startswith(word)]
     return f" Did you mean {near[0]}?" if near else ""
 
 
@@ -258,8 +274,10 @@ def closing_words(entry: Entry, runs: Sequence[Run], seconds: float) -> str:
     if first.sample is not None and first.out / "samples.npz" not in first.files:
         lines.append("This demo has nothing to sample: --sample wrote nothing.")
     names = sorted(str(path.relative_to(first.out)) for path in first.files if path.exists())
-    lines.append(f"{seconds:.0f} s. In {first.out}: {', '.join(names)}.")
-    lines.append(f"Next: look at the pictures beside {entry.path.name}, change a line there, and run it again.")
+    others = "" if len(runs) == 1 else f"; beside them {', '.join(f'{run.out.name}/' for run in runs[1:])}"
+    lines.append(f"{seconds:.0f} s. In {first.out}: {', '.join(names)}{others}.")
+    chapter = Path(*entry.path.parts[-2:])
+    lines.append(f"Next: look at the pictures beside {chapter}, change a line there, and run it again.")
     return "\n".join(lines)
 
 

@@ -46,10 +46,10 @@ def main(run: Run) -> None:
 
     run.train(step, {"model": model})
     run.metric("error", abs(model.mean), reference=0.05, reference_name="expected", at_most=0.5)
-    run.metric("data", 1.0)
+    run.save_samples(lambda n: model.mean + run.rng.normal((n, 1)))
+    run.metric("draw", float(run.rng.normal(())))
     if run.draws:
         write_text(run.path("picture.txt"), "a picture")
-    run.save_samples(lambda n: model.mean + run.rng.normal((n, 1)))
 '''
 
 FAILS = '''"""A demo that is given bad data."""
@@ -118,7 +118,8 @@ def test_a_run_leaves_its_table_metrics_log_and_samples(run, tmp_path):
     row = next(line for line in out.splitlines() if line.startswith("error")).split()
     assert row[2:] == ["0.05", "expected", "<=", "0.5", "yes"] and float(row[1]) < 0.5
     files = sorted(path.name for path in (tmp_path / "out" / "mean").iterdir())
-    assert files == ["log.jsonl", "metrics.json", "picture.txt", "samples.npz"] and all(file in out for file in files)
+    assert files == ["checkpoint.npz", "log.jsonl", "metrics.json", "picture.txt", "samples.npz"]
+    assert all(file in out for file in files)
     report = json.loads((tmp_path / "out" / "mean" / "metrics.json").read_text())
     assert report["settings"]["seed"] == 4 and report["settings"]["steps"] == report["steps_done"][0] == 300
     assert report["metrics"]["error"]["met"] == [True] and report["versions"]["numpy"] == np.__version__
@@ -129,6 +130,13 @@ def test_a_run_leaves_its_table_metrics_log_and_samples(run, tmp_path):
 def test_the_same_seed_measures_the_same(run, tmp_path):
     for out in ("a", "b"):
         assert run("mean", "--out", out, "--steps", 30)[0] == 0
+    a, b = (json.loads((tmp_path / out / "metrics.json").read_text())["metrics"] for out in ("a", "b"))
+    assert a == b
+
+
+def test_sampling_as_well_changes_nothing_that_is_measured(run, tmp_path):
+    for out, more in (("a", ()), ("b", ("--sample", 9))):
+        assert run("mean", "--out", out, "--steps", 5, *more)[0] == 0
     a, b = (json.loads((tmp_path / out / "metrics.json").read_text())["metrics"] for out in ("a", "b"))
     assert a == b
 
@@ -165,18 +173,24 @@ def test_a_metric_is_met_between_its_bars_and_nan_meets_none():
         (["zzz"], "There is no demo 'zzz'. The list of them"),
         (["mean", "--step", "5"], "'--step' is not an option. Did you mean --steps?"),
         (["mean", "--sede=5"], "'--sede' is not an option. Did you mean --seed?"),
-        (["mean", "extra"], "'extra' is not an option."),
+        (["MEA"], "There is no demo 'MEA'. Did you mean mean?"),
+        (["2"], "There is no demo '2'. Did you mean mean?"),
+        (["mean", "extra"], "One demo at a time: what is 'extra' after mean?"),
+        (["--quick"], "Options need a demo to go with"),
         (["mean", "--all"], "not both"),
         (["mean", "--steps", "-3"], "--steps: '-3' is not a whole number of at least 1"),
         (["mean", "--steps", "many"], "--steps: 'many' is not a whole number"),
         (["mean", "--steps"], "--steps: expected one argument"),
         (["mean", "--seed", "-1"], "--seed: '-1' is not a whole number from 0"),
+        (["mean", "--seed", str(2**64 - 1), "--seeds", "2"], "there are no 2 of them from 18446744073709551615 on"),
+        (["mean", "--out", ""], "--out: it needs the name of a folder"),
+        (["mean", "--sample", str(10**19)], "--sample: '10000000000000000000' is not a whole number from 1 to"),
         (["mean", "--seeds", "0"], "--seeds: '0' is not a whole number of at least 1"),
         (["mean", "--sample", "1.5"], "--sample: '1.5' is not"),
         (["mean", "--budget", "nan"], "--budget: 'nan' is not a number of minutes above 0"),
         (["mean", "--device", "cuda"], "--device cuda is not there yet"),
         (["mean", "--device", "tpu"], "no device 'tpu'"),
-        (["mean", "--resume"], "--resume is not there yet"),
+        (["mean", "--resume"], "There is no checkpoint out/mean/checkpoint.npz"),
         (["mean", "--data", "full"], "mean trains on a Gaussian and nothing else"),
         (["fails", "--data", "ful"], "Did you mean full? --data takes: small, full."),
         (["fails"], "digits: 3 pixels of image 7 are NaN."),
@@ -191,6 +205,12 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_runs(run, tm
     (tmp_path / "file").touch()
     status, out, err = run("mean", "--out", tmp_path / "file" / "deeper")
     assert status == 2 and "Cannot write" in err and len(err.strip().splitlines()) == 1 and out == ""
+
+
+def test_too_little_memory_is_told_in_one_paragraph(run, folder):
+    (folder / "fails.py").write_text(FAILS.replace('InputError("', 'MemoryError("Unable to allocate 2 TiB. '))
+    status, _, err = run("fails")
+    assert status == 2 and "Out of memory. Unable to allocate 2 TiB." in err and len(err.splitlines()) == 1
 
 
 def test_all_runs_every_demo_and_one_that_fails_does_not_stop_the_rest(run, tmp_path):
