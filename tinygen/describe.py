@@ -5,7 +5,7 @@ constructor builds from its arguments. So an object that is `Described` keeps th
 down, and `rebuild` calls the constructor again:
 
     describe(nn.Linear(2, 3, rng=rng)) == {
-        "kind": "object", "class": "tinygen.nn.linear.Linear", "arguments": [2, 3],
+        "kind": "object", "name": "tinygen.nn.linear.Linear", "arguments": [2, 3],
         "options": {"rng": {"kind": "generator", "seed": 0, "counter": 0}},
     }
 
@@ -111,7 +111,7 @@ def _described(value: Described, seen: dict[int, int]) -> dict[str, Any]:
     args, kwargs = value._made_with
     told = {
         "kind": "object",
-        "class": name,
+        "name": name,
         "arguments": [describe(a, seen) for a in args],
         "options": {key: describe(a, seen) for key, a in kwargs.items()},
     }
@@ -127,7 +127,7 @@ def _functions() -> dict[str, dict[str, Callable]]:
 
     plain = {name: getattr(ops, name) for name in ops.__all__}
     own = {n: f for n, f in vars(initialise).items() if inspect.isfunction(f) and f.__module__ == initialise.__name__}
-    return {"op": {**plain, **OPS}, "initialiser": {n: f for n, f in own.items() if not n.startswith("_")}}
+    return {"op": {**OPS, **plain}, "initialiser": {n: f for n, f in own.items() if not n.startswith("_")}}
 
 
 def _called(value: Any) -> str:
@@ -170,8 +170,7 @@ class _Builder:
         except InputError:
             raise
         except Exception as error:  # whatever the file or a constructor had in it
-            what = told.get("class") or told.get("name") or told.get("kind")
-            told = f"{type(error).__name__}: {error}"
+            what, told = told.get("name") or told.get("kind"), f"{type(error).__name__}: {error}"
             raise InputError(f"the description of {what} cannot be followed ({told})") from None
 
     def _unknown(self, **_: Any) -> Any:
@@ -202,10 +201,10 @@ class _Builder:
     def _again(self, number: int) -> Any:
         return self.made[number]
 
-    def _object(self, **told: Any) -> Any:
-        cls = _looked_up(told["class"], REGISTRY, "class")
-        args = [self.build(a) for a in told["arguments"]]
-        kwargs = {key: self.build(a) for key, a in told["options"].items()}
+    def _object(self, name: str, arguments: list, options: Mapping) -> Any:
+        cls = _looked_up(name, REGISTRY, "class")
+        args = [self.build(a) for a in arguments]
+        kwargs = {key: self.build(a) for key, a in options.items()}
         self.made.append(cls(*args, **kwargs))
         return self.made[-1]
 
