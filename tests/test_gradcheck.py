@@ -8,7 +8,7 @@ import pytest
 
 import tinygen
 from tinygen import ops
-from tinygen.errors import GradientError
+from tinygen.errors import GradientError, InputError
 from tinygen.finite_differences import Kink
 
 CUBE = """
@@ -42,6 +42,18 @@ def test_a_wrong_second_derivative_is_caught_although_the_first_is_right():
     half = lambda x: tinygen.stop_gradient(x) * x * 2 - tinygen.stop_gradient(x) * tinygen.stop_gradient(x)
     with pytest.raises(GradientError):
         tinygen.gradcheck(half, np.array([1.5]), order=2)
+
+
+def test_lists_of_whole_numbers_are_differentiated_too():
+    with pytest.raises(GradientError):
+        tinygen.gradcheck(lambda x: tinygen.stop_gradient(x) * 2, [1, 2])
+    tinygen.gradcheck(lambda x, i: x[i], [1, 2, 3], np.array([0, 2]))
+
+
+@pytest.mark.parametrize("function, x", [(lambda i: i * 1.0, np.arange(2)), (lambda x: x > 0, [1.0, 2.0])])
+def test_a_check_that_would_check_nothing_is_refused(function, x):
+    with pytest.raises(InputError, match="nothing to check"):
+        tinygen.gradcheck(function, x)
 
 
 def test_a_kink_is_recognised_and_not_tolerated():

@@ -10,7 +10,7 @@ from hypothesis import given
 
 import tinygen
 from tinygen import ops
-from tinygen.errors import DeviceError, DtypeError, GraphError, ShapeError
+from tinygen.errors import DeviceError, DtypeError, GraphError, InputError, ShapeError, TinygenError
 
 
 def test_tensor_copies():
@@ -47,6 +47,98 @@ def test_scalars_are_weak(scalar, dtype):
     x = tinygen.tensor(np.ones(2, dtype))
     for y in (x * scalar, scalar * x, x + scalar, scalar - x, x / scalar):
         assert y.dtype == dtype and isinstance(y, tinygen.Tensor)
+
+
+@pytest.mark.parametrize("other", [np.float16, np.longdouble, complex, object, ">f8", "U1"])
+def test_a_constant_of_an_unsupported_dtype_is_refused_and_does_not_widen(other):
+    x, constant = tinygen.tensor(np.ones(2)), np.ones(2).astype(other)
+    for call in (lambda: x * constant, lambda: constant * x, lambda: x.astype(other), lambda: tinygen.Tensor(constant)):
+        with pytest.raises(DtypeError, match="float32, float64, integers or booleans"):
+            call()
+
+
+@pytest.mark.parametrize("other", ["3", b"3", {}, {1.0}, 1j, np.complex64(1), object(), None, [[1], [1, 2]]])
+def test_an_operand_that_is_not_numbers_is_refused(other):
+    x = tinygen.tensor([1.0, 2.0])
+    for call in (lambda: x * other, lambda: other - x, lambda: x < other, lambda: ops.maximum(x, other)):
+        with pytest.raises(DtypeError, match=r"test_tensor.py:\d+"):
+            call()
+
+
+def test_a_list_is_an_operand_like_the_tensor_it_would_make():
+    x = tinygen.tensor([1.0, 2.0], requires_grad=True)
+    assert (x * [3, 4]).tolist() == ([3, 4] * x).tolist() == [3.0, 8.0]
+    for out in (ops.exp([1, 2]), ops.reshape([1, 2], (2, 1)), ops.transpose([[1.0, 2.0]]), ops.softmax([0, 1])):
+        assert type(out) is np.ndarray and out.dtype == np.float32
+    with pytest.raises(GraphError, match="would lose their gradients; use ops.stack"):
+        tinygen.tensor([x.sum(), x.sum()])
+    with pytest.raises(GraphError, match="multiply.*use ops.stack"):
+        x * [x.sum(), x.sum()]
+
+
+def test_matrices_and_masked_arrays_are_taken_for_what_they_hold():
+    x = tinygen.tensor(np.ones((1, 2)))
+    for kind in (np.matrix, np.ma.MaskedArray):
+        a = np.ones((1, 2)).view(kind)
+        assert type((x * a).numpy()) is type(tinygen.tensor(a).numpy()) is np.ndarray
+
+
+def test_bits_are_combined_as_in_numpy():
+    for a, b in ((np.array([6, 3]), np.array([3, 8])), (np.array([True, False]), np.array([True, True]))):
+        for name in ("and_", "or_", "xor"):
+            function = getattr(operator, name)
+            for got in (function(tinygen.tensor(a), b), function(a, tinygen.tensor(b))):
+                np.testing.assert_array_equal(got.numpy(), function(a, b))
+                assert got.dtype == a.dtype
+        np.testing.assert_array_equal((~tinygen.tensor(a)).numpy(), ~a)
+    with pytest.raises(DtypeError, match="bitwise_and"):
+        tinygen.tensor([1.0]) & tinygen.tensor([1.0])
+
+
+def test_plus_x_is_a_copy():
+    x = tinygen.tensor([1.0])
+    y = +x
+    y += 1.0
+    assert x.item() == 1.0
+
+
+def test_methods_agree_with_numpys():
+    a = np.random.default_rng(0).normal(size=(3, 4, 2))
+    x = tinygen.tensor(a)
+    calls = {
+        "var": {"axis": (0, -1), "ddof": 1, "keepdims": True}, "std": {"axis": 1, "ddof": 1}, "mean": {"axis": 0},
+        "argmax": {"axis": 1, "keepdims": True}, "argmin": {}, "cumprod": {"axis": 0}, "cumsum": {}, "ravel": {},
+        "diagonal": {"offset": 1, "axis1": 2, "axis2": 0}, "transpose": {}, "flatten": {}, "prod": {"axis": 2},
+        "take": {"indices": [1, 0], "axis": 1}, "repeat": {"repeats": 2, "axis": 0}, "min": {"axis": -1}, "round": {},
+        "any": {}, "all": {"axis": 0}, "max": {"keepdims": True}, "sum": {"axis": 0},
+    }  # fmt: skip
+    for name, params in calls.items():
+        np.testing.assert_allclose(getattr(x, name)(**params).numpy(), getattr(a, name)(**params), err_msg=name)
+    np.testing.assert_array_equal(x.swapaxes(0, 2).numpy(), a.swapaxes(0, 2))
+    for axes in ((), (2, 0, 1), ((1, 0, 2),)):
+        np.testing.assert_array_equal(x.transpose(*axes).numpy(), a.transpose(*axes))
+    with pytest.raises(InputError, match="axes don't match"):
+        x.transpose(0)
+
+
+repeated = lambda x: ops.broadcast_to(x, (2, 3))
+WRITES = {
+    "+= to repeated elements": (lambda x: repeated(x).__iadd__(1.0), "cannot be written to"),
+    "an element of repeated ones": (lambda x: repeated(x).__setitem__(0, 1.0), "cannot be written to"),
+    ".data of repeated elements": (lambda x: setattr(repeated(x), "data", np.ones((2, 3))), "copy it first"),
+    "an index outside": (lambda x: x.__setitem__(5, 1.0), "index 5 is out of bounds"),
+    "a wrong shape": (lambda x: x.__setitem__(0, [1.0, 2.0]), "sequence"),
+    "text": (lambda x: x.__setitem__(0, "one"), "could not convert"),
+    "None to .data": (lambda x: setattr(x, "data", [None] * 3), "cannot assign object"),
+}
+
+
+@pytest.mark.parametrize("write, rule", WRITES.values(), ids=WRITES.keys())
+def test_a_write_that_cannot_be_is_explained_and_changes_nothing(write, rule):
+    x = tinygen.tensor(np.zeros(3))
+    with pytest.raises(TinygenError, match=rule):
+        write(x)
+    assert x.tolist() == [0, 0, 0] and x.version.tick == 0
 
 
 def test_integers_do_not_widen_a_float():

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 
 from tinygen import autograd
-from tinygen.errors import GradientError
+from tinygen.errors import GradientError, InputError
 from tinygen.registry import Op
-from tinygen.tensor import Tensor
+from tinygen.tensor import Tensor, tensor
 
 STEP = 1e-4
 TOLERANCE = 1e-6  # relative; what the extrapolated difference leaves at this step is far smaller
@@ -36,11 +36,14 @@ class Kink(Exception):
 def gradcheck(function: Callable, *inputs: Any, order: int = 2, seed: int = 0) -> None:
     """Compare the derivatives of `function(*inputs)`, up to `order`, with finite differences.
 
-    Float inputs (arrays, Tensors or lists, taken as float64) are differentiated; integers and booleans are passed on.
-    Raises GradientError with both values where they differ, Kink where the function has one.
+    Floats (arrays, Tensors, numbers and lists, taken as float64) are differentiated; arrays of integers and booleans
+    are passed on. Raises GradientError with both values where they differ, Kink where the function has one, and
+    InputError where there is nothing to check.
     """
-    arrays = [np.array(x._array if isinstance(x, Tensor) else x) for x in inputs]
+    arrays = [tensor(x)._array for x in inputs]  # lists of whole numbers are floats
     arrays = [x.astype(np.float64) if x.dtype.kind == "f" else x for x in arrays]
+    if not any(map(_differentiable, arrays)) or not _outputs(function, arrays):
+        raise InputError("gradcheck: there is nothing to check; the function needs an input and an output of floats.")
     _check(function, arrays, order, np.random.default_rng(seed), "gradient")
 
 
@@ -100,9 +103,9 @@ def _gradients(function: Callable, xs: list, us: list) -> list[np.ndarray]:
     pairs = _tracked(outs, us)
     found = autograd.grad([y for y, _ in pairs], asked, [u for _, u in pairs], allow_unused=True)
     found = iter(found)
-    return [
-        _zeros_or(next(found), leaf) if leaf.requires_grad else np.zeros(leaf.shape) for leaf in leaves
-    ]
+    zeros = [np.zeros(leaf.shape) for leaf in leaves]
+    found = [next(found) if leaf.requires_grad else None for leaf in leaves]
+    return [zero if g is None else g._array for g, zero in zip(found, zeros, strict=True)]
 
 
 def _recorded_gradients(function: Callable, xs: tuple, us: tuple) -> tuple[Tensor, ...]:
@@ -117,10 +120,6 @@ def _recorded_gradients(function: Callable, xs: tuple, us: tuple) -> tuple[Tenso
 def _tracked(outs: Any, us: Any) -> list[tuple[Tensor, Any]]:
     outs = [y for y in (outs if isinstance(outs, tuple) else (outs,)) if y is not None and y.dtype.kind == "f"]
     return [(y, u) for y, u in zip(outs, us, strict=True) if y.requires_grad]
-
-
-def _zeros_or(g: Tensor | None, leaf: Tensor) -> np.ndarray:
-    return np.zeros(leaf.shape) if g is None else g._array
 
 
 def _numeric(function: Callable, xs: list, us: list, directions: list) -> tuple[float, bool]:

@@ -20,25 +20,27 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 from tinygen import arrays, autograd, dispatch
-from tinygen.errors import DtypeError, InputError, TinygenError
+from tinygen.errors import DtypeError, TinygenError
 from tinygen.registry import (
     CONSTANT,
     FLOATS,
+    RAISED,
     REGISTRY,
     Node,
     Op,
     Selection,
-    WatchedNode,
+    _constant,
     _stamp,
+    _whole,
+    add_to_registry,
     describe,
     explain,
     mode,
+    new_node,
     watch,
 )
-from tinygen.tensor import Tensor, tensor, tick
+from tinygen.tensor import Tensor
 
 
 class Fused(Op):
@@ -61,14 +63,14 @@ class Fused(Op):
             self._check_constants(values)
             kernel = dispatch.find(self.name, values, params)
             return self._run(kernel, args, values, params) if kernel else self.forward(*args, **params)
-        except (TinygenError, ValueError, TypeError, IndexError, AttributeError) as error:
+        except (TinygenError, *RAISED) as error:
             raise _told(self.name, error, values) from (None if isinstance(error, TinygenError) else error)
 
     def _operand(self, name: str, arg: Any) -> Any:
         """Lists become arrays: of integers or booleans for a constant, else as `tinygen.tensor` has it."""
         if name in self.constants:
-            return arg if arg is None or isinstance(arg, Tensor) or arrays.is_array(arg) else np.asarray(arg)
-        return tensor(arg)._array if isinstance(arg, list | tuple) else arg
+            return arg if arg is None or isinstance(arg, Tensor) or arrays.is_array(arg) else _whole(arg)
+        return _constant(self.name, arg) if isinstance(arg, list | tuple) else arg
 
     def _check_constants(self, values: list) -> None:
         for name, value in zip(self.operands, values, strict=True):
@@ -152,19 +154,11 @@ def fused(*, inputs: Callable, constants: tuple[str, ...] = ()) -> Callable:
     have no gradient.
     """
 
-    def register(definition: Callable) -> Fused:
-        name = definition.__name__
-        if name in REGISTRY:
-            raise InputError(f"op {name}: there is an op of this name already; choose another.")
-        REGISTRY[name] = made = Fused(name, definition, inputs, constants)
-        return made
-
-    return register
+    return lambda definition: add_to_registry(Fused(definition.__name__, definition, inputs, constants))
 
 
 def _record(op: Any, parents: list, shape: Any, dtype: Any, saved: tuple, versions: tuple) -> Node:
-    node = WatchedNode() if mode.watching else Node()
-    node.op, node.parents, node.shape, node.dtype, node.seq = op, parents, shape, dtype, tick()
+    node = new_node(op, parents, shape, dtype)
     node.saved, node.versions = saved, versions
     if mode.watching:
         _stamp(node)

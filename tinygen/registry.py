@@ -26,7 +26,10 @@ without it an op cannot be registered, so a gradient that nobody checks cannot e
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
+import os
+import reprlib
 import sys
 import threading
 from collections.abc import Callable
@@ -38,7 +41,7 @@ import numpy as np
 
 from tinygen import arrays
 from tinygen.errors import DtypeError, GraphError, InputError, NonFiniteError, TinygenError
-from tinygen.tensor import Tensor, Version, tick
+from tinygen.tensor import DTYPES, Tensor, Version, tensor, tick
 
 REGISTRY: dict[str, Op] = {}
 
@@ -47,7 +50,8 @@ FLOATS = FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 CONSTANT = Version()  # the version of what is not a Tensor: never written to, as far as anybody can see
 WEAK = frozenset((float, int, bool, type(None)))  # numbers that take the dtype of the arrays they meet
 REQUIRED = inspect.Parameter.empty
-PACKAGE = str(Path(__file__).parent)
+PACKAGE = str(Path(__file__).parent) + os.sep
+RAISED = (ValueError, TypeError, IndexError, AttributeError, OverflowError, ZeroDivisionError, MemoryError)  # by NumPy
 
 
 class Mode(threading.local):
@@ -70,6 +74,13 @@ class WatchedNode(Node):
     """A node recorded under `detect_anomaly()`: it also knows its line and the checksums of what it saved."""
 
     __slots__ = ("checksums", "line")
+
+
+def new_node(op: Op, parents: list, shape: Any, dtype: Any) -> Node:
+    """A node stamped with the time; with several outputs `shape` and `dtype` are tuples. What it saves comes after."""
+    node = WatchedNode() if mode.watching else Node()
+    node.op, node.parents, node.shape, node.dtype, node.seq = op, parents, shape, dtype, tick()
+    return node
 
 
 class Selection:
@@ -127,6 +138,8 @@ class Op:
         if len(functions) == 1 and (self.variadic or len(self.operands) - len(self.constants) > 1):
             self.joint, self.wants_needs = functions[0], "needs" in names[0]
         else:
+            if any("needs" in group for group in names):
+                raise InputError(f"{self.name}: a vjp of one operand is called only when needed; it has no `needs`.")
             self.vjps = tuple((f, pick(group)) for f, group in zip(functions, names, strict=True) if f)
             self.read_by = [group for f, group in zip(functions, names, strict=True) if f]
             self.single = functions[0] if len(self.operands) == 1 else None
@@ -174,9 +187,9 @@ class Op:
                 saved[j] = tuple(map(_tensor, saved[j], node.parents, node.versions[len(self.reads) :]))
             elif name in self.operands:
                 saved[j] = _tensor(saved[j], node.parents[self.operands.index(name)], version)
-            elif name == "out" and type(saved[j]) is tuple:
+            elif name == "out" and type(saved[j]) is tuple:  # several outputs, whose versions come last
                 nodes = [Selection(node, i) for i in range(len(saved[j]))]
-                saved[j] = tuple(map(_tensor, saved[j], nodes, node.versions[len(self.reads) :]))
+                saved[j] = tuple(map(_tensor, saved[j], nodes, node.versions[-len(nodes) :]))
             elif name == "out":
                 saved[j] = _tensor(saved[j], node, version)
         return tuple(saved)
@@ -187,12 +200,13 @@ class Op:
         """Compute; record if an operand is a Tensor that requires a gradient.
 
         Without a Tensor among the operands this is the forward function, with NumPy's rules. With one, the result is a
-        Tensor: Python and NumPy scalars are weak, lists become float32, integers take the float dtype of the rest.
+        Tensor: Python and NumPy scalars are weak, and integers take the float dtype of the rest. Lists are taken as
+        `tinygen.tensor` takes them: float32.
         """
         if not self.plain or params or len(args) != self.arity:
             args, params = self._bind(args, params)
         values, parents, versions = [], [], []
-        dtype, mixed, tensors, tracked, bit = None, False, False, 0, 1
+        dtype, mixed, tensors, listed, tracked, bit = None, False, False, False, 0, 1
         for arg in args:
             kind = type(arg)
             if kind is Tensor or isinstance(arg, Tensor):
@@ -205,7 +219,9 @@ class Op:
             else:
                 node, version = None, CONSTANT
                 if kind not in WEAK:
-                    arg = _constant(arg)
+                    if kind is not ndarray:
+                        arg = _constant(self.name, arg)
+                        listed = listed or kind is list or kind is tuple
                     if type(arg) not in WEAK and arg.dtype is not dtype:
                         mixed, dtype = mixed or dtype is not None, arg.dtype
             values.append(arg)
@@ -213,13 +229,13 @@ class Op:
             versions.append(version)
             bit += bit
         if not tensors:
-            values = args
+            values = values if listed else args
         elif mixed or self.constants:
             values, dtype = self._unify(values)
         residual = None
         try:
             out = self.forward(*values, **params) if params else self.forward(*values)
-        except (ValueError, TypeError, IndexError) as error:
+        except RAISED as error:
             raise explain(self.name, error, values) from (None if isinstance(error, TinygenError) else error)
         if self.residual:
             out, residual = out
@@ -227,7 +243,7 @@ class Op:
             return out
         if type(out) is not ndarray or out.dtype is not dtype:
             if type(out) is tuple:
-                return self._several(values, parents, versions, params, dtype, out, tracked)
+                return self._several(values, parents, versions, params, dtype, out, residual, tracked)
             out = self._settle(out, dtype)
         result = new(Tensor)
         result._array, result.node = out, None
@@ -237,7 +253,7 @@ class Op:
         if tracked and mode.recording:
             dtype = out.dtype
             if dtype is FLOAT32 or dtype is FLOAT64 or dtype in FLOATS:
-                result.node = node = Node() if not mode.watching else WatchedNode()
+                result.node = node = Node() if not mode.watching else WatchedNode()  # new_node, without the call
                 node.op, node.parents, node.shape, node.dtype, node.seq = self, parents, out.shape, dtype, tick()
                 if self.plain:  # _save for the common case, without the call
                     values += (out, None, _shapes(values)) if self.reads_shapes else (out, None)
@@ -261,7 +277,7 @@ class Op:
         picks = self._picks.get(tracked) or self._plan(tracked)
         node.saved = picks[0]([*values, out, None, shapes, *params.values(), residual])
         if self.variadic:  # one entry of the pool stands for all operands, whose versions follow those of what is read
-            node.versions = (CONSTANT,) * len(self.reads) + tuple(versions)
+            node.versions = (CONSTANT,) * len(self.reads) + (tuple(versions) if self.operands[0] in self.reads else ())
         else:
             versions += (version, CONSTANT)
             node.versions = picks[1](versions)
@@ -280,26 +296,25 @@ class Op:
         self._picks[tracked] = picks = _picker(places), _picker([min(place, nothing) for place in places])
         return picks
 
-    def _several(self, values, parents, versions, params, dtype, outs, tracked) -> tuple[Tensor, ...]:
+    def _several(self, values, parents, versions, params, dtype, outs, residual, tracked) -> tuple[Tensor, ...]:
         """Wrap several outputs; integer and boolean ones take no part in the graph."""
         outs = tuple([self._settle(out, dtype) for out in outs])
         results = tuple([Tensor(out) for out in outs])
         for result in results:
-            result.version = _version(result._array, values, versions)
+            if result._array.base is not None:
+                result.version = _version(result._array, values, versions)
         if mode.watching:
             watch(self.name, values, outs)
-        if tracked and mode.recording:
-            node = Node() if not mode.watching else WatchedNode()
-            node.op, node.parents, node.seq, node.saved, node.versions = self, parents, tick(), (), ()
-            node.shape, node.dtype = tuple([out.shape for out in outs]), tuple([out.dtype for out in outs])
-            for i, result in enumerate(results):
-                if result.dtype in FLOATS:
-                    result.node = Selection(node, i)
-            self._save(node, values, versions, outs, CONSTANT, params, None, tracked)
+        floats = [i for i, out in enumerate(outs) if out.dtype in FLOATS]
+        if tracked and floats and mode.recording:
+            node = new_node(self, parents, tuple([out.shape for out in outs]), tuple([out.dtype for out in outs]))
+            self._save(node, values, versions, outs, CONSTANT, params, residual, tracked)
             if "out" in self.reads:
                 node.versions += tuple([result.version for result in results])
             if mode.watching:
                 _stamp(node)
+            for i in floats:
+                results[i].node = Selection(node, i)
         return results
 
     def _bind(self, args: tuple, params: dict) -> tuple[tuple, dict]:
@@ -308,35 +323,38 @@ class Op:
         bound = self.defaults.copy()
         if len(args) != n:
             if len(args) - n > len(bound):
-                raise InputError(f"{self.name}: {len(args)} arguments given; it takes {self._usage()}.")
+                raise located(InputError(f"{self.name}: {len(args)} arguments given; it takes {self._usage()}."))
             bound.update(zip(bound, args[n:]))
             args = args[:n] + (None,) * (n - len(args))
         for name, value in params.items():
             if name not in bound:
                 near = difflib.get_close_matches(name, bound, 1)
                 hint = f"; did you mean {near[0]}?" if near else "."
-                raise InputError(f"{self.name}: unknown parameter {name!r}; it takes {self._usage()}{hint}")
+                raise located(InputError(f"{self.name}: unknown parameter {name!r}; it takes {self._usage()}{hint}"))
             bound[name] = value
         for name, value in bound.items():
             if value is REQUIRED:
-                raise InputError(f"{self.name}: {name} missing; it takes {self._usage()}.")
+                raise located(InputError(f"{self.name}: {name} missing; it takes {self._usage()}."))
             if isinstance(value, Tensor):
                 if value.requires_grad:
-                    raise GraphError(f"{self.name}: no gradient flows to the parameter {name!r}; pass {name}.detach().")
+                    rule = f"no gradient flows to the parameter {name!r}; pass {name}.detach()"
+                    raise located(GraphError(f"{self.name}: {rule}."))
                 bound[name] = value._array
         if not self.variadic:
             for name, arg in zip(self.operands, args):
                 if arg is None and name not in self.optional:
-                    raise InputError(f"{self.name}: {name} missing; it takes {self._usage()}.")
+                    raise located(InputError(f"{self.name}: {name} missing; it takes {self._usage()}."))
         if self.constants:  # lists of indices stay integers, lists of conditions booleans
             listed = lambda arg, name: isinstance(arg, list | tuple) and name in self.constants
-            args = tuple([np.asarray(a) if listed(a, name) else a for a, name in zip(args, self.operands)])
+            args = tuple([_whole(a) if listed(a, name) else a for a, name in zip(args, self.operands)])
         return args, bound
 
     def _settle(self, out: Any, dtype: Any) -> Any:
         """An array always, also 0-d; and float32 where NumPy made float64 of integers that nobody asked it to."""
-        if isinstance(out, np.generic):
-            out = np.asarray(out)
+        if type(out) is not ndarray:
+            if not hasattr(out, "dtype"):
+                raise located(InputError(f"{self.name}: its forward returned {type(out).__name__}, not an array."))
+            out = np.asarray(out) if isinstance(out, np.generic | ndarray) else out
         widened = out.dtype == FLOAT64 and dtype not in FLOATS and "dtype" not in self.defaults
         return out.astype(FLOAT32) if widened else out
 
@@ -351,6 +369,9 @@ class Op:
             if constant and kind != "int" and kind != "bool" and getattr(kind, "kind", "f") not in "iub":
                 raise explain(self.name, DtypeError(f"{name} must be integers or booleans, not {kind}"), values)
         dtypes = [v.dtype for v, skip in zip(values, free, strict=True) if not skip and hasattr(v, "dtype")]
+        if strange := [d for d in dtypes if d not in DTYPES]:
+            rule = f"{strange[0]} is not supported; use float32, float64, integers or booleans"
+            raise explain(self.name, DtypeError(rule), values)
         floats = {d for d in dtypes if d in FLOATS}
         if len(floats) > 1:
             rule = "two float widths in one op; convert one, for example with x.astype(np.float32)"
@@ -371,19 +392,22 @@ def op(
     """Register an op: `log = op("log", forward=..., vjp=..., inputs=...)`, or `@op(inputs=...)` over a function whose
     derivative follows as `name.vjp(...)`. `vjp` is one function or a tuple with one per operand; an op whose outputs
     are integers or booleans has none. Options: `constants`, `residual` (see `Op`)."""
-    if inputs is None:
-        raise InputError(f"op {name}: describe its valid inputs (inputs=...), or its gradient could never be checked.")
-
     def register(function: Callable) -> Op:
         made = Op(name or function.__name__, function, inputs, **options)
-        if made.name in REGISTRY:
-            raise InputError(f"op {made.name}: there is an op of this name already; choose another.")
         if vjp is not None:
             made.vjp(*(vjp if isinstance(vjp, tuple) else (vjp,)))
-        REGISTRY[made.name] = made
-        return made
+        return add_to_registry(made)
 
     return register(forward) if forward is not None else register
+
+
+def add_to_registry(made: Op) -> Op:
+    if made.inputs is None:
+        raise InputError(f"op {made.name}: describe its valid inputs (inputs=...): its gradient could not be checked.")
+    if made.name in REGISTRY:
+        raise InputError(f"op {made.name}: there is an op of this name already; choose another.")
+    REGISTRY[made.name] = made
+    return made
 
 
 def _signature(function: Callable) -> tuple[tuple[str, ...], dict[str, Any], bool, tuple[str, ...]]:
@@ -416,15 +440,26 @@ def _picker(places: list[int]) -> Callable[[Any], tuple]:
 # -- values ----------------------------------------------------------------------------------------------------------
 
 
-def _constant(value: Any) -> Any:
-    """An operand that is not a Tensor: numbers stay weak, lists become float32 arrays, None stays."""
-    if type(value) in WEAK or type(value) is np.ndarray:
-        return value
-    if isinstance(value, np.generic):
-        return value.item()
+def _constant(name: str, value: Any) -> Any:
+    """An operand of op `name` that is not a Tensor: numbers stay weak, lists become float32 arrays, None stays."""
+    if isinstance(value, np.generic) and value.dtype.kind in "biuf":
+        return float(value) if value.dtype.kind == "f" else value.item()
+    if isinstance(value, np.ndarray):
+        return np.asarray(value)  # a matrix or a masked array as what it holds
     if isinstance(value, int | float):
         return int(value) if isinstance(value, int) else float(value)
-    return value if arrays.is_array(value) else np.asarray(value, np.float32)
+    if type(value) in WEAK or arrays.is_array(value):
+        return value
+    try:
+        return tensor(value)._array
+    except TinygenError as error:
+        raise explain(name, type(error)(error.args[0].removeprefix("tensor: ")), [value]) from None
+
+
+def _whole(values: Any) -> np.ndarray:
+    """A list of indices or conditions as an array; NumPy takes an empty one for floats."""
+    array = np.asarray(values)
+    return array if array.size else array.astype(np.intp)
 
 
 def _tensor(array: Any, node: Any, version: Version) -> Any:
@@ -461,23 +496,48 @@ class OpIndexError(TinygenError, IndexError):
     """An index outside its array."""
 
 
+class OpMemoryError(TinygenError, MemoryError):
+    """A result that does not fit in the memory."""
+
+
 def explain(name: str, error: Exception, values: Any) -> TinygenError:
     """The error of an op, with the op, the operands' shapes, dtypes and devices, the rule broken, and the line."""
-    told = [describe(value) for value in values]
-    kind = type(error)
-    if not isinstance(error, TinygenError):
-        kind = {TypeError: DtypeError, IndexError: OpIndexError}.get(kind, InputError)
     if getattr(error, "line", None):  # an op inside this one has told already
         return error
-    made = kind(f"{name}({', '.join(told)}): {str(error).rstrip('.')}.")
-    made.line = caller()
-    return made
+    kind, rule = type(error), str(error)
+    if not isinstance(error, TinygenError):
+        kind = next((made for raised, made in EXPLAINED.items() if isinstance(error, raised)), InputError)
+    if isinstance(error, AttributeError) and not all(hasattr(value, "shape") for value in values):
+        kind, rule = DtypeError, "it takes arrays, not plain numbers or anything else"
+    return located(kind(f"{name}({', '.join(map(describe, values))}): {rule.rstrip('.')}."))
+
+
+EXPLAINED = {ValueError: InputError, TypeError: DtypeError, IndexError: OpIndexError, MemoryError: OpMemoryError}
+
+
+def located(error: TinygenError) -> TinygenError:
+    """The error with the line of the caller."""
+    error.line = caller()
+    return error
+
+
+def explained(function: Callable) -> Callable:
+    """Decorator for a plain function made of ops: what it raises is explained under its own name, as an op's is."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **params: Any) -> Any:
+        try:
+            return function(*args, **params)
+        except RAISED as error:
+            raise explain(function.__name__, error, args) from (None if isinstance(error, TinygenError) else error)
+
+    return call
 
 
 def describe(value: Any) -> str:
-    """`float32 (64, 20)`, with the device when it is not the CPU; plain values as they are."""
+    """`float32 (64, 20)`, with the device when it is not the CPU; plain values as they are, shortened if long."""
     if not hasattr(value, "shape"):
-        return repr(value)
+        return reprlib.repr(value)
     device = "" if arrays.device_of(value) == "cpu" else " on cuda"
     return f"{value.dtype} {tuple(value.shape)}{device}"
 

@@ -14,10 +14,15 @@ from typing import Any
 import numpy as np
 
 from tinygen import arrays
-from tinygen.errors import DtypeError, GraphError, ShapeError
+from tinygen.errors import DtypeError, GraphError, InputError, ShapeError
 
 tick = count(1).__next__
 """One clock for the whole process: nodes are stamped when recorded, memory when written to."""
+
+DTYPES = frozenset(map(np.dtype, "?bBhHiIlLqQfd"))
+"""What a Tensor may hold: booleans, integers, float32 and float64, in the machine's byte order."""
+Axes = int | tuple[int, ...] | None
+KINDS = "float32, float64, integers or booleans"
 
 
 class Version:
@@ -55,6 +60,9 @@ class Tensor:
     __hash__ = object.__hash__
 
     def __init__(self, array: Any, requires_grad: bool = False):
+        if (type(array) is not np.ndarray and not arrays.is_array(array)) or array.dtype not in DTYPES:
+            what = getattr(array, "dtype", type(array).__name__)
+            raise DtypeError(f"Tensor: cannot wrap {what}, only arrays of {KINDS}; tinygen.tensor makes one of lists.")
         self._array, self.version, self.node = array, Version(), None
         if requires_grad:
             self.requires_grad = True
@@ -89,11 +97,20 @@ class Tensor:
     @data.setter
     def data(self, values: Any) -> None:
         values = values._array if isinstance(values, Tensor) else arrays.xp(self._array).asarray(values)
+        if values.dtype.kind not in "biuf" or (self.dtype.kind != "f" and values.dtype.kind == "f"):
+            raise DtypeError(f"data: cannot assign {values.dtype} to a Tensor of {self.dtype} without losing values.")
         if values.shape != self.shape:
             raise ShapeError(f"data: cannot assign shape {values.shape} to a Tensor of shape {self.shape}.")
-        if values.dtype.kind == "c" or (self.dtype.kind != "f" and values.dtype.kind == "f"):
-            raise DtypeError(f"data: cannot assign {values.dtype} to a Tensor of {self.dtype} without losing values.")
-        self._array[...] = values
+        self._store(..., values, "data")
+
+    def _store(self, index: Any, values: Any, name: str) -> None:
+        """Write into the memory, and record that it was written to."""
+        try:
+            if not self._array.flags.writeable:
+                raise InputError("this Tensor is a view that repeats elements and cannot be written to; copy it first")
+            self._array[index] = values
+        except registry.RAISED as error:
+            raise registry.explain(name, error, [self._array, values]) from None
         self.touch()
 
     def touch(self) -> None:
@@ -261,13 +278,13 @@ class Tensor:
         return ops.negative(self)
 
     def __pos__(self):
-        return self
+        return ops.copy(self)
 
     def __abs__(self):
         return ops.abs(self)
 
     def __invert__(self):
-        return ops.logical_not(self) if self.dtype == bool else Tensor(~self._array)
+        return ops.invert(self)
 
     def __eq__(self, other):
         return ops.equal(self, other)
@@ -288,13 +305,22 @@ class Tensor:
         return ops.greater_equal(self, other)
 
     def __and__(self, other):
-        return ops.logical_and(self, other)
+        return ops.bitwise_and(self, other)
+
+    def __rand__(self, other):
+        return ops.bitwise_and(other, self)
 
     def __or__(self, other):
-        return ops.logical_or(self, other)
+        return ops.bitwise_or(self, other)
+
+    def __ror__(self, other):
+        return ops.bitwise_or(other, self)
 
     def __xor__(self, other):
-        return ops.logical_xor(self, other)
+        return ops.bitwise_xor(self, other)
+
+    def __rxor__(self, other):
+        return ops.bitwise_xor(other, self)
 
     def __getitem__(self, index):
         return ops.getitem(self, index)
@@ -318,9 +344,9 @@ class Tensor:
                     f"{name}: this Tensor shares its memory with a view, whose history would go wrong. "
                     "Write x = x + y, which makes a new Tensor."
                 )
+        self._store(..., result._array, name)
+        if result.node is not None:
             self.node = result.node
-        self._array[...] = result._array
-        self.touch()
         return self
 
     def __iadd__(self, other):
@@ -344,8 +370,7 @@ class Tensor:
             )
         unwrap = lambda v: v._array if isinstance(v, Tensor) else v
         index = tuple(map(unwrap, index)) if isinstance(index, tuple) else unwrap(index)
-        self._array[index] = unwrap(value)
-        self.touch()
+        self._store(index, unwrap(value), "x[index] = value")
 
     # -- methods, each an op of the same name ----------------------------------------------------------------------
 
@@ -357,73 +382,82 @@ class Tensor:
     def mT(self) -> Tensor:  # noqa: N802 (NumPy's name)
         return ops.swapaxes(self, -1, -2)
 
-    def astype(self, dtype) -> Tensor:
+    def astype(self, dtype: Any) -> Tensor:
         return ops.astype(self, dtype)
 
     def copy(self) -> Tensor:
         return ops.copy(self)
 
-    def reshape(self, *shape) -> Tensor:
+    def reshape(self, *shape: Any) -> Tensor:
         return ops.reshape(self, shape[0] if len(shape) == 1 else shape)
 
-    def transpose(self, *axes) -> Tensor:
-        return ops.transpose(self, (axes[0] if len(axes) == 1 else axes) or None)
-
-    def swapaxes(self, axis1: int, axis2: int) -> Tensor:
-        return ops.swapaxes(self, axis1, axis2)
-
-    def squeeze(self, axis=None) -> Tensor:
-        return ops.squeeze(self, axis)
+    def ravel(self) -> Tensor:
+        return ops.reshape(self, (-1,))
 
     def flatten(self) -> Tensor:
         return ops.reshape(self, (-1,))
 
-    def take(self, indices, axis=None) -> Tensor:
+    def transpose(self, *axes: Any) -> Tensor:
+        return ops.transpose(self, axes[0] if len(axes) == 1 else axes or None)
+
+    def swapaxes(self, axis1: int, axis2: int) -> Tensor:
+        return ops.swapaxes(self, axis1, axis2)
+
+    def squeeze(self, axis: Axes = None) -> Tensor:
+        return ops.squeeze(self, axis)
+
+    def diagonal(self, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
+        return ops.diagonal(self, offset, axis1, axis2)
+
+    def take(self, indices: Any, axis: int | None = None) -> Tensor:
         return ops.take(self, indices, axis)
 
-    def repeat(self, repeats, axis=None) -> Tensor:
+    def repeat(self, repeats: Any, axis: int | None = None) -> Tensor:
         return ops.repeat(self, repeats, axis)
 
-    def sum(self, axis=None, keepdims=False) -> Tensor:
+    def sum(self, axis: Axes = None, keepdims: bool = False) -> Tensor:
         return ops.sum(self, axis, keepdims)
 
-    def mean(self, axis=None, keepdims=False) -> Tensor:
+    def mean(self, axis: Axes = None, keepdims: bool = False) -> Tensor:
         return ops.mean(self, axis, keepdims)
 
-    def var(self, axis=None, keepdims=False) -> Tensor:
-        return ops.var(self, axis, keepdims)
+    def var(self, axis: Axes = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
+        return ops.var(self, axis, keepdims, ddof)
 
-    def std(self, axis=None, keepdims=False) -> Tensor:
-        return ops.std(self, axis, keepdims)
+    def std(self, axis: Axes = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
+        return ops.std(self, axis, keepdims, ddof)
 
-    def prod(self, axis=None, keepdims=False) -> Tensor:
+    def prod(self, axis: Axes = None, keepdims: bool = False) -> Tensor:
         return ops.prod(self, axis, keepdims)
 
-    def max(self, axis=None, keepdims=False) -> Tensor:
+    def max(self, axis: Axes = None, keepdims: bool = False) -> Tensor:
         return ops.max(self, axis, keepdims)
 
-    def min(self, axis=None, keepdims=False) -> Tensor:
+    def min(self, axis: Axes = None, keepdims: bool = False) -> Tensor:
         return ops.min(self, axis, keepdims)
 
-    def argmax(self, axis=None) -> Tensor:
-        return ops.argmax(self, axis)
+    def argmax(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
+        return ops.argmax(self, axis, keepdims)
 
-    def argmin(self, axis=None) -> Tensor:
-        return ops.argmin(self, axis)
+    def argmin(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
+        return ops.argmin(self, axis, keepdims)
 
-    def cumsum(self, axis=None) -> Tensor:
+    def cumsum(self, axis: int | None = None) -> Tensor:
         return ops.cumsum(self, axis)
 
-    def clip(self, low=None, high=None) -> Tensor:
+    def cumprod(self, axis: int | None = None) -> Tensor:
+        return ops.cumprod(self, axis)
+
+    def clip(self, low: Any = None, high: Any = None) -> Tensor:
         return ops.clip(self, low, high)
 
     def round(self) -> Tensor:
         return ops.round(self)
 
-    def any(self, axis=None, keepdims=False) -> Tensor:
+    def any(self, axis: Axes = None, keepdims: bool = False) -> Tensor:
         return ops.any(self, axis, keepdims)
 
-    def all(self, axis=None, keepdims=False) -> Tensor:
+    def all(self, axis: Axes = None, keepdims: bool = False) -> Tensor:
         return ops.all(self, axis, keepdims)
 
 
@@ -444,6 +478,8 @@ def tensor(values: Any, dtype: Any = None, requires_grad: bool = False, device: 
     """
     if isinstance(values, Tensor):
         values = values._array
+    if isinstance(values, list | tuple) and any(isinstance(v, Tensor) and v.requires_grad for v in values):
+        raise GraphError("tensor: a list of Tensors would lose their gradients; use ops.stack or ops.concatenate.")
     plain = not arrays.is_array(values) and not isinstance(values, np.generic)
     try:
         array = arrays.xp(values).array(values)
@@ -454,11 +490,11 @@ def tensor(values: Any, dtype: Any = None, requires_grad: bool = False, device: 
     except (ValueError, TypeError) as error:
         hint = "Give an array, a number or nested lists of numbers."
         raise DtypeError(f"tensor: {str(error).rstrip('.')}. {hint}") from None
-    if not (array.dtype.kind in "iub" or array.dtype in (np.float32, np.float64)):
-        raise DtypeError(f"tensor: {array.dtype} is not supported; use float32, float64, integers or booleans.")
+    if array.dtype not in DTYPES:
+        raise DtypeError(f"tensor: {array.dtype} is not supported; use {KINDS}.")
     array = arrays.to_device(array, device) if device else array
     return Tensor(array, requires_grad)
 
 
 # Ops are built on Tensor and Tensor's operators call ops, so these come after the class.
-from tinygen import autograd, ops  # noqa: E402
+from tinygen import autograd, ops, registry  # noqa: E402

@@ -24,7 +24,7 @@ from tinygen.arrays import xp
 from tinygen.errors import InputError, ShapeError
 from tinygen.ops.shapes import reshape
 from tinygen.ops.windows import Pair, Window, margins, pair, places, reach, window
-from tinygen.registry import op
+from tinygen.registry import explained, op
 
 _CHUNK = 2**20  # numbers in the rows that are made at a time: four megabytes in float32
 
@@ -223,13 +223,14 @@ conv2d_weight_gradient.vjp(
 # -- along time --------------------------------------------------------------------------------------------------------
 
 
+@explained
 def conv1d(x: Any, w: Any, stride: int = 1, padding: Any = 0, dilation: int = 1, groups: int = 1) -> Any:
     """`conv2d` along time: (N, T, C) with (K, C / groups, D) gives (N, I, D), as images of height 1.
 
     `padding` is an integer, (before, after), "same" or "valid"; (dilation * (K - 1), 0) makes it causal.
     """
     if len(x.shape) != 3 or len(w.shape) != 3:
-        raise ShapeError(f"conv1d: give (N, T, C) and a kernel (K, C / groups, D), not {x.shape} and {w.shape}.")
+        raise ShapeError("give (N, T, C) and a kernel (K, C / groups, D)")
     n, t, c = x.shape
     if not isinstance(padding, str):
         padding = ((0, 0), pair("padding", padding, least=0))

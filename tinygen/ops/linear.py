@@ -18,7 +18,7 @@ from tinygen.errors import InputError, ShapeError
 from tinygen.ops.elementwise import where
 from tinygen.ops.reductions import _kept, broadcast_to
 from tinygen.ops.shapes import tril, triu
-from tinygen.registry import explain, op
+from tinygen.registry import explained, op
 
 # -- products ----------------------------------------------------------------------------------------------------------
 
@@ -85,11 +85,13 @@ def _by_right(g, a, shapes):
 matmul.vjp(_by_left, _by_right)
 
 
+@explained
 def outer(a: Any, b: Any) -> Any:
     """a_i b_j for vectors (n,) and (m,): (n, m). Other shapes are flattened first, as by NumPy."""
     return a.reshape((-1, 1)) * b.reshape((1, -1))
 
 
+@explained
 def trace(x: Any) -> Any:
     """The sum of the diagonal of each matrix, (..., n, n) -> (...)."""
     return einsum("...ii->...", x)
@@ -98,6 +100,7 @@ def trace(x: Any) -> Any:
 # -- Einstein summation ------------------------------------------------------------------------------------------------
 
 
+@explained
 def einsum(spec: str, *operands: Any) -> Any:
     """Products of elements of the operands, summed over the letters that the result does not have.
 
@@ -110,17 +113,19 @@ def einsum(spec: str, *operands: Any) -> Any:
 
 def _explicit(spec: str, operands: tuple) -> str:
     """The same specification with an arrow, without spaces, and with letters for the axes under "..."."""
+    if not isinstance(spec, str):
+        raise InputError('first comes the specification, for example "ij,jk->ik"')
     inputs, arrow, result = spec.replace(" ", "").partition("->")
     terms = inputs.split(",")
     if len(terms) != len(operands):
-        raise explain("einsum", InputError(f'"{spec}" describes {len(terms)} operands'), operands)
+        raise InputError(f'"{spec}" describes {len(terms)} operands')
     free = [letter for letter in string.ascii_letters if letter not in spec]
     hidden = [np.ndim(x) - len(term) + 3 if "..." in term else 0 for term, x in zip(terms, operands)]
     letters = "".join(free[: max(hidden)])
     terms = [term.replace("...", letters[len(letters) - n :]) for term, n in zip(terms, hidden)]
     for term, x in zip(terms, operands):
         if len(term) != np.ndim(x):
-            raise explain("einsum", ShapeError(f'"{spec}" has {len(term)} letters for {np.ndim(x)} axes'), operands)
+            raise ShapeError(f'"{spec}" has {len(term)} letters for {np.ndim(x)} axes')
     if not arrow:
         joined = "".join(terms)
         result = letters + "".join(sorted(s for s in set(joined) if joined.count(s) == 1 and s not in letters))
@@ -256,6 +261,7 @@ def _(g, a, out, needs):
     return -matmul(by_b, _swap(out)) if needs[0] else None, by_b
 
 
+@explained
 def solve(a: Any, b: Any) -> Any:
     """x with a x = b, for square matrices (..., n, n) and right-hand sides (n,) or (..., n, m); leading axes broadcast.
 
@@ -293,6 +299,7 @@ def _(g, a, out, lower, transpose, needs):
     return (tril if lower else triu)(by_a), by_b
 
 
+@explained
 def solve_triangular(a: Any, b: Any, lower: bool = True, transpose: bool = False) -> Any:
     """x with a x = b, or a^T x = b, reading only the lower (or upper) triangle of a; shapes as in `solve`."""
     if b.ndim == 1:

@@ -15,7 +15,7 @@ from tinygen.ops.linear import matmul
 from tinygen.ops.reductions import broadcast_to
 from tinygen.ops.shapes import reshape
 from tinygen.ops.windows import Window, pair, places, window
-from tinygen.registry import op
+from tinygen.registry import explained, op
 
 
 def _pool_window(shape: tuple, size: Any, stride: Any, padding: Any) -> Window:
@@ -158,19 +158,21 @@ max_pool2d_pick.vjp(
 # -- upsampling --------------------------------------------------------------------------------------------------------
 
 
+@explained
 def upsample_nearest(x: Any, scale: Any = 2) -> Any:
     """Each pixel of (N, H, W, C) repeated `scale` times (an integer or a pair) along H and W."""
-    (n, h, w, c), (s, t) = _images("upsample_nearest", x), pair("scale", scale)
+    (n, h, w, c), (s, t) = _images(x), pair("scale", scale)
     return reshape(broadcast_to(reshape(x, (n, h, 1, w, 1, c)), (n, h, s, w, t, c)), (n, h * s, w * t, c))
 
 
+@explained
 def upsample_bilinear(x: Any, scale: Any = 2) -> Any:
     """(N, H, W, C) enlarged `scale` times (an integer or a pair) by linear interpolation along W, then along H.
 
     Pixels are squares with their value at the centre, and the border is continued by its own value (what other
     libraries call align_corners=False).
     """
-    (n, h, w, c), (s, t) = _images("upsample_bilinear", x), pair("scale", scale)
+    (n, h, w, c), (s, t) = _images(x), pair("scale", scale)
     wide = matmul(_interpolation(w, t, x), x)
     return reshape(matmul(_interpolation(h, s, x), reshape(wide, (n, h, w * t * c))), (n, h * s, w * t, c))
 
@@ -183,7 +185,7 @@ def _interpolation(n: int, scale: int, like: Any) -> Any:
     return xp(getattr(like, "_array", like)).asarray(weights, like.dtype)
 
 
-def _images(name: str, x: Any) -> tuple:
+def _images(x: Any) -> tuple:
     if len(x.shape) != 4:
-        raise ShapeError(f"{name}: give images (N, H, W, C), not {tuple(x.shape)}.")
+        raise ShapeError("give images (N, H, W, C)")
     return x.shape

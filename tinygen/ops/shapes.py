@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from tinygen.arrays import xp
-from tinygen.errors import ShapeError
+from tinygen.errors import InputError, ShapeError
 from tinygen.ops.indexing import _at, _axis, put_add
-from tinygen.registry import op
+from tinygen.registry import explained, op
 
 # -- another shape -----------------------------------------------------------------------------------------------------
 
@@ -36,6 +36,7 @@ def reshape(x, /, shape):
 reshape.vjp(lambda g, shapes: g.reshape(shapes[0]))
 
 
+@explained
 def ravel(x: Any) -> Any:
     """x as one row, in row-major order."""
     return reshape(x, (-1,))
@@ -152,6 +153,7 @@ def _(g, shift, axis):
 # -- joining and splitting ---------------------------------------------------------------------------------------------
 
 
+@explained
 def concatenate(arrays: Iterable[Any], axis: int = 0) -> Any:
     """The arrays of a list (or the rows of one array) one after the other along an axis they have.
 
@@ -160,6 +162,7 @@ def concatenate(arrays: Iterable[Any], axis: int = 0) -> Any:
     return _concatenate(*arrays, axis=axis)
 
 
+@explained
 def stack(arrays: Iterable[Any], axis: int = 0) -> Any:
     """The arrays of a list, all of one shape, side by side along a new axis, which is `axis` of the result."""
     return _stack(*arrays, axis=axis)
@@ -302,6 +305,7 @@ def _(g, reps, shapes):
     return g.reshape(copies).sum(tuple(range(0, 2 * ndim, 2))).reshape(shapes[0])
 
 
+@explained
 def meshgrid(*axes: Any, indexing: str = "xy") -> tuple[Any, ...]:
     """The coordinates of the grid that 1-d `axes` span: one array for each, of shape (len(axes[0]), ...).
 
@@ -310,7 +314,7 @@ def meshgrid(*axes: Any, indexing: str = "xy") -> tuple[Any, ...]:
     from tinygen.ops.reductions import broadcast_to
 
     if indexing not in ("xy", "ij"):
-        raise ShapeError(f'meshgrid: indexing must be "xy" or "ij", not {indexing!r}.')
+        raise InputError(f'indexing must be "xy" or "ij", not {indexing!r}')
     n = len(axes)
     shape = tuple(len(axis) for axis in axes)
     grids = [broadcast_to(reshape(a, (-1,) + (1,) * (n - 1 - i)), shape) for i, a in enumerate(axes)]
