@@ -3,8 +3,9 @@
     save("samples.png", scatter(data, "data"), scatter(samples, "samples"))
     animate("density.gif", heat_map(exact, extent, "exact"), heat_map(learned, extent, "learned"), captions=times)
 
-A panel function takes arrays and titles and draws nothing yet. `scatter` and `heat_map` accept a leading axis more,
-time, which `animate` plays and of which `save` shows the end. An `extent` is Matplotlib's (left, right, bottom, top).
+A panel function takes arrays and titles and draws nothing yet. `scatter`, `heat_map` and `images` accept a leading axis
+more, time, which `animate` plays and of which `save` shows the end. An `extent` is Matplotlib's (left, right, bottom,
+top).
 
 Colours are those of Okabe and Ito (2008), which colour-blind people tell apart, each with a dash pattern of its own for
 print; maps rise evenly in lightness. Nothing here touches pyplot, opens a window, or leaves a user's settings changed.
@@ -33,6 +34,7 @@ Extent = tuple[float, float, float, float]
 
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 INK = "#333333"
+CLASSES = [BLUE, "#A65F00", GREEN, VERMILION, PURPLE, "#000000", "#3C9BD0", "#8A7A00", "#7B4FA3", "#7F7F7F"]
 LINES = [(BLUE, "-"), (VERMILION, "--"), (GREEN, "-."), (PURPLE, ":")]
 HEAT, TIME = "magma", "viridis_r"  # colour maps of a density, and of time along a path
 
@@ -62,7 +64,8 @@ class Panel:
 
     draw: Callable[[Axes], Callable[[int], None]]
     frames: int = 1
-    width: float = 1.0  # of its height
+    width: float = 1.0  # of PANEL
+    height: float = 1.0
 
 
 def scatter(points: ArrayLike, title: str = "", extent: Extent | None = None, colour: str = BLUE) -> Panel:
@@ -77,6 +80,71 @@ def scatter(points: ArrayLike, title: str = "", extent: Extent | None = None, co
         return lambda t: dots.set_data(points[t].T)
 
     return Panel(draw, len(points))
+
+
+def classes(points: ArrayLike, labels: ArrayLike, title: str = "", extent: Extent | None = None) -> Panel:
+    """Points (n, 2) of up to ten classes, each drawn as the digit that its label (n,) is, in a colour of its own.
+
+    So the classes can be told apart without the colours: in print, or by colour-blind people.
+    """
+    points, labels = _clouds(points, "classes: points")[-1], np.asarray(labels)
+    if labels.shape != points.shape[:1] or not np.isin(labels, range(10)).all():
+        raise InputError(f"classes: labels must be one digit from 0 to 9 for each of {len(points)} points.")
+    extent = _extent(_square_about(points) if extent is None else extent)
+    size = float(np.clip(160 / math.sqrt(max(len(points), 1)), 4, 9))
+
+    def draw(ax: Axes) -> Callable[[int], None]:
+        _plane(ax, title, extent)
+        for label in np.unique(labels):
+            dots = points[labels == label].T
+            colour = CLASSES[int(label)]
+            ax.plot(*dots, marker=f"${label}$", linestyle="", color=colour, markersize=size, markeredgewidth=0)
+        return lambda t: None
+
+    return Panel(draw)
+
+
+def images(
+    pictures: ArrayLike,
+    title: str = "",
+    columns: int | None = None,
+    rows: Sequence[str] = (),
+    extent: Extent | None = None,
+) -> Panel:
+    """A grid of images (n, H, W), (n, H, W, 1) or (n, H, W, 3) with values from 0 to 1, or frames of it, one axis more.
+
+    Grey images are drawn as ink on paper: 0 is white. A last axis of 1 or 3 is taken for channels.
+
+    columns: images in a row, which are filled from the left and the top; by default about as many as there are rows
+    rows:    a label for each row
+    extent:  of the plane that the images are a map of; the axes then show it. Row 0 of `grid` is at the bottom, but the
+             first images are at the top.
+    """
+    pictures = _pictures(pictures)
+    columns = math.ceil(math.sqrt(pictures.shape[1])) if columns is None else columns
+    if columns < 1:
+        raise InputError(f"images: columns must be at least 1, not {columns}.")
+    mosaics = _mosaics(pictures, columns)
+    count = math.ceil(pictures.shape[1] / columns)
+    if rows and len(rows) != count:
+        raise InputError(f"images: {count} rows have {len(rows)} labels; give one for each, or none.")
+    left, right, bottom, top = (0.0, float(columns), float(count), 0.0) if extent is None else _extent(extent)
+    width = float(np.clip(columns / 10, 0.6, 2.5))
+    height = max(width * mosaics.shape[1] / mosaics.shape[2], 0.2) + (0.1 if title else 0.02)
+
+    def draw(ax: Axes) -> Callable[[int], None]:
+        ax.set_title(title)
+        image = ax.imshow(mosaics[0], extent=(left, right, bottom, top), interpolation="nearest", aspect="auto")
+        ax.set_box_aspect(mosaics.shape[1] / mosaics.shape[2])
+        if extent is None:
+            ax.set(xticks=[], yticks=np.arange(len(rows)) + 0.5, yticklabels=rows)
+            ax.tick_params(length=0)
+            ax.spines[:].set_visible(False)
+        else:
+            ax.set(xlabel="$z_1$", ylabel="$z_2$")
+        return lambda t: image.set(data=mosaics[t])
+
+    return Panel(draw, len(pictures), width, height)
 
 
 def heat_map(
@@ -237,7 +305,7 @@ def overlay(*panels: Panel) -> Panel:
         ax.set_title(next(filter(None, titles), ""))
         return lambda t: _show(panels, shows, t)
 
-    return Panel(draw, frames, max(panel.width for panel in panels))
+    return Panel(draw, frames, max(panel.width for panel in panels), max(panel.height for panel in panels))
 
 
 def save(
@@ -332,11 +400,13 @@ def _figure(
     columns = min(columns or len(panels), len(panels))
     rows = math.ceil(len(panels) / columns)
     widths = [max(panel.width for panel in panels[column::columns]) for column in range(columns)]
-    figure = Figure((PANEL * sum(widths), PANEL * rows + (0.35 if caption else 0)), dpi, layout="constrained")
+    heights = [max(panel.height for panel in panels[columns * row :][:columns]) for row in range(rows)]
+    size = (PANEL * sum(widths), PANEL * sum(heights) + (0.35 if caption else 0))
+    figure = Figure(size, dpi, layout="constrained")
     FigureCanvasAgg(figure)
     if caption:
         figure.suptitle(caption, fontsize=11)
-    cells = figure.add_gridspec(rows, columns, width_ratios=widths)
+    cells = figure.add_gridspec(rows, columns, width_ratios=widths, height_ratios=heights)
     shows = [panel.draw(figure.add_subplot(cell)) for panel, cell in zip(panels, cells, strict=False)]
 
     def show(t: int) -> None:
@@ -428,6 +498,30 @@ def _plain_log_labels(ax: Axes, name: str) -> None:
     axis = ax.xaxis if name == "x" else ax.yaxis
     axis.set_major_formatter(label)
     axis.set_minor_formatter(label)
+
+
+def _pictures(pictures: ArrayLike) -> np.ndarray:
+    """(frames, n, H, W, 3) in [0, 1], as they are to be seen."""
+    x = np.asarray(pictures, np.float32)
+    x = x if x.ndim in (4, 5) and x.shape[-1] in (1, 3) else x[..., None]
+    x = x[None] if x.ndim == 4 else x
+    if x.ndim != 5 or x.size == 0 or x.shape[-1] not in (1, 3):
+        wanted = "(n, H, W), (n, H, W, 1), (n, H, W, 3) or one axis more in front"
+        raise InputError(f"images: pictures must have shape {wanted}, none of them 0, not {np.shape(pictures)}.")
+    x = np.clip(np.nan_to_num(x, nan=0.5), 0, 1)
+    return x if x.shape[-1] == 3 else np.repeat(1 - x, 3, axis=-1)
+
+
+def _mosaics(pictures: np.ndarray, columns: int, ground: float = 0.86) -> np.ndarray:
+    """(frames, height, width, 3): the images of each frame in rows, on a grey ground that shows between them."""
+    frames, n, height, width, channels = pictures.shape
+    gap, count = math.ceil(max(height, width) / 28), math.ceil(n / columns)
+    padded = np.full((frames, count * columns, height + gap, width + gap, channels), ground, np.float32)
+    padded[:, n:] = 1  # nothing there: paper
+    padded[:, :n, :height, :width] = pictures
+    tiles = padded.reshape(frames, count, columns, height + gap, width + gap, channels)
+    whole = tiles.swapaxes(2, 3).reshape(frames, count * (height + gap), columns * (width + gap), channels)
+    return whole[:, :-gap, :-gap]
 
 
 def _square_about(points: np.ndarray) -> Extent:
