@@ -49,9 +49,9 @@ class ConvResidualBlock(Module):
         Linear(h) + inner, or h + inner where the channels stay the same
 
     A condition must come after a norm, or the norm takes part of it away again; so it scales and shifts what was
-    normalised ("adaptive group norm": Dhariwal & Nichol 2021, sec. 3.1). Convolutions are 3x3 and keep (H, W).
-    `groups` is lowered to the next divisor of the channels. The last convolution begins as zeros, so does (s, b).
-    c may be (1, condition), for all images alike.
+    normalised ("adaptive group norm": Dhariwal & Nichol 2021, sec. 3.1). c may be (1, condition), for all images alike.
+    Convolutions are 3x3 and keep (H, W); norms have gcd(groups, channels) groups. The last convolution begins as zeros,
+    and so do s and b.
     """
 
     def __init__(

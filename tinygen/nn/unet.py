@@ -58,10 +58,10 @@ class UNet(Module):
     """A network of images and time: x (N, H, W, channels), t (N,) or (1,) -> (N, H, W, outputs). For denoisers.
 
     outputs:     channels of the result; those of x if None
-    width:       channels at full resolution; level i, each with half the height and width of the last, has
-                 width * multipliers[i]
-    blocks:      how many residual blocks at each level, down and up alike; two more and attention between stand between
-    attention:   the levels, 0 being the full resolution, that have attention after each block; with `heads` heads
+    width, multipliers:  level i has width * multipliers[i] channels, and half the height and width of the level before
+    blocks:      residual blocks at each level, on the way down and again on the way up; between the two ways stand two
+                 more, with attention between them
+    attention:   the levels (0 is the full resolution) that have attention after each block too; with `heads` heads
     condition:   the width of a vector c (N, condition) that the network is told beside the time, a class embedding say
     dropout:     in the residual blocks
 
