@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from demos.catalogue import catalogue
 from demos.run import Metric
 from demos.runner import main
+from tinygen.checkpoint import Checkpoint
 from tinygen.errors import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -45,6 +47,8 @@ def main(run: Run) -> None:
         return model.mean**2
 
     run.train(step, {"model": model})
+    if run.save_samples(lambda n: model.mean + run.rng.normal((n, 1)), picture=lambda x: write_text(run.path("x"), "")):
+        return
     run.metric("error", abs(model.mean), reference=0.05, reference_name="expected", at_most=0.5)
     run.save_samples(lambda n: model.mean + run.rng.normal((n, 1)))
     run.metric("draw", float(run.rng.normal(())))
@@ -249,3 +253,113 @@ def test_the_demos_of_the_repository_are_numbered_once_and_say_what_they_are():
     assert len({e.demo.number for e in entries}) == len(entries)
     for entry in entries:
         assert entry.idea != "no description" and 0 < entry.demo.quick_steps <= entry.demo.steps
+
+
+# -- going on from a checkpoint ----------------------------------------------------------------------------------------
+
+
+def left(folder):
+    """What a run leaves that another run of the same settings must leave too."""
+    report = json.loads((folder / "metrics.json").read_text())
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    state = Checkpoint.read(folder / "checkpoint.npz").state
+    return state, report["metrics"], report["settings"]["seed"], [{**line, "seconds": 0} for line in lines]
+
+
+def test_a_run_that_a_budget_ended_goes_on_to_the_same_end_and_takes_its_options_from_the_checkpoint(run, tmp_path):
+    assert run("mean", "--steps", 90, "--seed", 4, "--out", "whole")[0] == 0
+    assert "--resume goes on" in run("mean", "--steps", 90, "--seed", 4, "--budget", "1e-9")[1]
+    status, out, err = run("mean", "--resume")
+    assert status == 0 and "Goes on from out/mean/checkpoint.npz" in out and "1/90" in err
+    np.testing.assert_equal(left(tmp_path / "out" / "mean"), left(tmp_path / "whole"))
+
+
+def test_ctrl_c_saves_says_how_to_go_on_and_that_leads_to_the_same_end(run, folder, tmp_path):
+    assert run("mean", "--steps", 90, "--out", "whole")[0] == 0
+    first_line = "    def step(i, rng):\n"
+    stopping = "        if i == 45 and not run.resume:\n            raise KeyboardInterrupt\n"
+    (folder / "mean.py").write_text(MEAN.replace(first_line, first_line + stopping))
+    status, _, err = run("mean", "--steps", 90, "--out", "o")
+    assert status == 130 and "o/checkpoint.npz holds the first 40 steps" in err and "Traceback" not in err
+    command = re.search(r"Go on with python -m demos (.*)", err)[1].split()
+    assert command == ["mean", "--resume", "o/checkpoint.npz"] and run(*command)[0] == 0
+    np.testing.assert_equal(left(tmp_path / "o"), left(tmp_path / "whole"))
+
+
+def test_samples_of_a_complete_training_are_drawn_without_training_or_measuring(run, tmp_path):
+    run("mean", "--steps", 30)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out" / "mean").iterdir()}
+    status, out, err = run("mean", "--sample", 64, "--resume", "out/mean/checkpoint.npz")
+    assert status == 0 and "64 samples of it" in out and "metric" not in out and "loss" not in err
+    after = {path.name: path.read_bytes() for path in (tmp_path / "out" / "mean").iterdir()}
+    assert after.items() >= before.items() and set(after) - set(before) == {"samples.npz", "x"}
+    assert np.load(tmp_path / "out" / "mean" / "samples.npz")["samples"].shape == (64, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["mean", "--steps", 60], "out/mean/checkpoint.npz is from --steps 30, not 60"),
+        (["mean", "--seed", 0], "is from --seed 4, not 0"),
+        (["mean", "--quick"], "is from --quick False, not True"),
+        (["fails"], "out/mean/checkpoint.npz is a checkpoint of mean, not of fails"),
+    ],
+)
+def test_other_settings_than_those_of_the_checkpoint_are_refused_by_name(run, arguments, words):
+    run("mean", "--steps", 30, "--seed", 4)
+    status, out, err = run(*arguments, "--resume", "out/mean/checkpoint.npz")
+    assert status == 2 and words in err and len(err.strip().splitlines()) == 1 and not out
+
+
+@pytest.mark.parametrize("wrong", [{"seed": "4"}, {"run_steps": 3.5}, {"quick": None}, {"data": [1]}, {"demo": None}])
+def test_settings_that_no_demo_has_are_refused(run, tmp_path, wrong):
+    run("mean", "--steps", 30)
+    file = tmp_path / "out" / "mean" / "checkpoint.npz"
+    checkpoint = Checkpoint.read(file)
+    checkpoint.settings.update(wrong)
+    checkpoint.write(file)
+    status, _, err = run("mean", "--resume")
+    assert status == 2 and "checkpoint.npz" in err and len(err.strip().splitlines()) == 1
+
+
+def test_all_and_several_seeds_go_on_where_there_is_a_checkpoint(run, tmp_path):
+    run("mean", "--seeds", 2, "--steps", 40)
+    os.remove(tmp_path / "out" / "mean" / "seed_1" / "checkpoint.npz")
+    status, out, err = run("mean", "--seeds", 2, "--resume")
+    assert status == 0 and err.count("40/40") == 1 and len(re.findall("Seed", out)) == 2
+    status, out, err = run("--all", "--resume")
+    assert "fails: digits" in err and "40/40" not in err and "Goes on from out/mean" in out
+
+
+TWO_PHASES = MEAN.replace(
+    "    if run.save_samples",
+    "    late = Model()\n"
+    "    old, model = model, late\n"
+    "    done = run.train(step, {'model': late}, name='second part', steps=40)\n"
+    "    print('second part:', done.resumed, 'of', done.steps)\n"
+    "    if run.save_samples",
+)
+
+
+def test_a_second_training_has_its_own_checkpoint_and_goes_on_only_after_a_complete_first(run, folder, tmp_path):
+    (folder / "mean.py").write_text(TWO_PHASES)
+    assert "second part: 0 of 40" in run("mean", "--steps", 30)[1]
+    assert "second part: 40 of 40" in run("mean", "--resume")[1]
+    assert (tmp_path / "out" / "mean" / "checkpoint_second_part.npz").exists()
+    assert "second part: 0 of 1\n" in run("mean", "--steps", 30, "--budget", "1e-9")[1]
+    assert "second part: 1 of 40" in run("mean", "--resume")[1]
+
+
+def test_a_full_disk_ends_a_run_with_status_2_and_leaves_the_last_checkpoint(run, folder, tmp_path):
+    run("mean", "--steps", 3000, "--budget", "1e-9")
+    file = tmp_path / "out" / "mean" / "checkpoint.npz"
+    saved, limit = file.read_bytes(), file.stat().st_size + 1000
+    code = "import resource, sys; from pathlib import Path; from demos.runner import main\n"
+    code += f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
+    code += f"sys.exit(main(None, Path({str(folder)!r})))"
+    command = [sys.executable, "-c", code, "mean", "--resume"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
+    told = ran.stderr.strip().splitlines()[-1]
+    assert ran.returncode == 2 and "File too large" in told and "checkpoint.npz holds the first 1 steps" in told
+    assert file.read_bytes() == saved and "Traceback" not in ran.stderr
