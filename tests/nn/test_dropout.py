@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from tinygen import arrays
 from tinygen.errors import InputError
 from tinygen.nn import Dropout, Linear, Sequential
-from tinygen.nn.dropout import HostBuffer
 from tinygen.random import Generator
 
 ONES = np.ones((200, 500), np.float32)
@@ -55,14 +55,19 @@ def test_the_whole_seed_survives_saving():
     assert layer.to("cpu", np.float64).key.dtype == np.uint64
 
 
-def test_a_host_buffer_does_not_follow_its_module_to_another_device():
+def test_the_key_stays_in_the_computers_memory_when_the_module_moves_to_a_gpu(monkeypatch):
     class OnDevice:
-        """What an array on a GPU shows of itself: it has to be fetched."""
+        """What tinygen asks of an array on a GPU here: its dtype, and to be fetched."""
 
-        def get(self):
-            return np.array([1, 2], np.uint64)
+        def __init__(self, array):
+            self.dtype, self.get = array.dtype, lambda: array
 
-    assert isinstance(HostBuffer(OnDevice()).data, np.ndarray)
+    monkeypatch.setattr(arrays, "to_device", lambda array, device: OnDevice(array))
+    layer = Dropout(0.5, rng=Generator(0))
+    before = layer.state_dict()["key"]
+    layer.to("cuda")
+    assert isinstance(layer.key.data, np.ndarray)
+    np.testing.assert_array_equal(layer.key.data, before)
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.1, float("nan")])
