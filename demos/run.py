@@ -14,6 +14,8 @@ from tinygen.progress import bar
 from tinygen.random import Generator
 from tinygen.training import Stateful, Training, train
 
+BATCH = 1000  # samples drawn at once: --sample takes the memory of so many and of the result
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -146,14 +148,15 @@ class Run:
     def save_samples(
         self, draw: Callable[[int], np.ndarray], picture: Callable[[np.ndarray], Any] | None = None
     ) -> bool:
-        """With --sample N, writes `draw(N)` to samples.npz.
+        """With --sample N, writes N samples to samples.npz; `draw(n)` makes n of them, and is called for a batch each.
 
         Returns whether that was all that is wanted, so that the demo can leave out measuring and drawing; `picture`,
         if given, is then called with the samples to draw them.
         """
         if self.sample is not None:
             state = self.rng.state_dict()
-            samples = draw(self.sample)
+            batches = self.progress(range(0, self.sample, BATCH), "samples", unit="batch")
+            samples = np.concatenate([draw(min(BATCH, self.sample - i)) for i in batches])
             self.rng.load_state_dict(state)  # what is measured next must not depend on --sample
             with atomic(self.path("samples.npz")) as temporary:
                 np.savez(temporary, samples=samples)

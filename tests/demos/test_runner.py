@@ -139,10 +139,10 @@ def test_the_same_seed_measures_the_same(run, tmp_path):
 
 
 def test_sampling_as_well_changes_nothing_that_is_measured(run, tmp_path):
-    for out, more in (("a", ()), ("b", ("--sample", 9))):
+    for out, more in (("a", ()), ("b", ("--sample", 2345))):
         assert run("mean", "--out", out, "--steps", 5, *more)[0] == 0
     a, b = (json.loads((tmp_path / out / "metrics.json").read_text())["metrics"] for out in ("a", "b"))
-    assert a == b
+    assert a == b and np.load(tmp_path / "b" / "samples.npz")["samples"].shape == (2345, 1)
 
 
 def test_several_seeds_give_mean_and_spread_and_pictures_from_the_first_alone(run, tmp_path):
