@@ -12,10 +12,12 @@ from tinygen.errors import InputError
 from tinygen.files import OutputError
 from tinygen.plotting import (
     animate,
+    classes,
     curve,
     grid,
     heat_map,
     histogram,
+    images,
     overlay,
     running_mean,
     save,
@@ -28,6 +30,7 @@ from tinygen.random import Generator
 EXTENT = (-4.5, 4.5, -4.5, 4.5)
 CLOUDS = Generator(0).normal((3, 200, 2))
 MAPS = histogram(CLOUDS, EXTENT, 16)
+PICTURES = Generator(1).uniform((3, 10, 8, 6))
 
 PANELS = {
     "scatter": scatter(CLOUDS[0], "points"),
@@ -36,6 +39,10 @@ PANELS = {
     "curves": curve({"train": np.arange(1, 9), "held out": np.arange(2, 10)}, x=np.arange(8) + 1, log="xy"),
     "trajectories": trajectories(CLOUDS, "paths"),
     "strands": strands(CLOUDS[:, :, 0], "paths in time", colour_at=0),
+    "classes": classes(CLOUDS[0], np.arange(200) % 10, "digits"),
+    "images": images(PICTURES[0], "images", columns=5, rows=["x", "y"]),
+    "colour images": images(np.stack([PICTURES[0]] * 3, axis=-1)),
+    "image map": images(PICTURES, "map", columns=2, extent=EXTENT),
     "overlay": overlay(heat_map(MAPS[0], EXTENT, "both", colours="Greys"), trajectories(CLOUDS, extent=EXTENT)),
 }
 
@@ -51,9 +58,10 @@ def test_a_picture_is_a_png_of_its_size_with_something_drawn_on_it(panel, tmp_pa
     save(path, panel, dpi=50)
     with Image.open(path) as image:
         assert image.format == "PNG"
-        assert image.size == (round(3.4 * 50 * panel.width), 170)
+        width, height = image.size
+        assert abs(width - 170 * panel.width) <= 1 and abs(height - 170 * panel.height) <= 1
         image.verify()
-    inner = pixels(path)[40:100, 60:110]
+    inner = pixels(path)[height // 4 : height // 2 + 15, width // 3 : width // 3 + 50]
     assert len(np.unique(inner.reshape(-1, 3), axis=0)) > 2
     assert [file.name for file in path.parent.iterdir()] == ["picture.png"]
 
@@ -132,6 +140,47 @@ def test_a_heat_map_has_its_rows_upwards_and_its_columns_to_the_right(tmp_path):
     assert rows.mean() > 70 and columns.mean() > 75
 
 
+def test_images_stand_in_rows_from_the_top_left_as_ink_on_paper(tmp_path):
+    black_and_white = np.zeros((5, 28, 28))
+    black_and_white[[1, 5 - 1]] = 1  # the second of the first row, and the middle of the second, which is not full
+    save(tmp_path / "five.png", images(black_and_white, columns=3), dpi=100)
+    x = pixels(tmp_path / "five.png").sum(-1)
+    height, width = x.shape
+    centre = lambda row, column: x[int(height * (2 * row + 1) / 4), int(width * (2 * column + 1) / 6)]
+    assert [centre(0, column) for column in range(3)] == [765, 0, 765]
+    assert [centre(1, column) for column in range(3)] == [765, 0, 765]
+    third = x[height // 4, int(width / 3) - 8 : int(width / 3) + 8]  # paper, the ground between two images, ink
+    assert third[0] == 765 and third[-1] == 0 and np.any((third > 600) & (third < 700))
+
+
+def test_colours_are_drawn_as_they_are_and_clipped(tmp_path):
+    red = np.zeros((1, 4, 4, 3))
+    red[..., 0] = 7
+    save(tmp_path / "red.png", images(red), dpi=50)
+    x = pixels(tmp_path / "red.png")
+    assert x[x.shape[0] // 2, x.shape[1] // 2].tolist() == [255, 0, 0]
+
+
+def test_images_move_in_an_animation(tmp_path):
+    frames = np.zeros((2, 1, 4, 4))
+    frames[1] = 1
+    animate(tmp_path / "blink.gif", images(frames), dpi=50)
+    with Image.open(tmp_path / "blink.gif") as gif:
+        seen = []
+        for t in range(2):
+            gif.seek(t)
+            x = np.asarray(gif.convert("L"), np.int64)
+            seen.append(x[x.shape[0] // 2, x.shape[1] // 2])
+    assert seen == [255, 0]
+
+
+def test_rows_of_panels_are_as_high_as_they_need(tmp_path):
+    strip = images(PICTURES[0], columns=10)
+    save(tmp_path / "rows.png", scatter(CLOUDS[0]), strip, columns=1, dpi=50)
+    assert strip.height < 0.5
+    assert pixels(tmp_path / "rows.png").shape[0] == pytest.approx(170 * (1 + strip.height), abs=2)
+
+
 @pytest.mark.parametrize("write", [save, animate])
 @pytest.mark.parametrize("failure", ["drawing", "disk"])
 def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(write, failure, tmp_path, monkeypatch):
@@ -202,6 +251,9 @@ def test_empty_constant_and_broken_data_still_draw(tmp_path):
         curve([np.nan, np.nan, np.inf], smooth=2, log="y"),
         curve(np.zeros(5), log="y"),
         trajectories(np.zeros((2, 0, 2))),
+        classes(np.zeros((0, 2)), np.zeros(0, int)),
+        images(np.full((1, 2, 2), np.nan)),
+        images(np.ones((1, 1, 1))),
         columns=3,
         dpi=30,
     )
@@ -222,6 +274,12 @@ def test_empty_constant_and_broken_data_still_draw(tmp_path):
         (lambda path: curve([1, 2], smooth=0), "smooth over must be at least 1"),
         (lambda path: trajectories(np.zeros((1, 5, 2))), "two steps or more"),
         (lambda path: strands(np.zeros((3, 5)), x=np.arange(4)), "3 steps have 4 places"),
+        (lambda path: classes(np.zeros((2, 2)), [1]), "one digit from 0 to 9 for each of 2 points"),
+        (lambda path: classes(np.zeros((2, 2)), [1, 10]), "one digit from 0 to 9"),
+        (lambda path: images(np.zeros((8, 6))), r"must have shape \(n, H, W\).*not \(8, 6\)"),
+        (lambda path: images(np.zeros((0, 8, 6))), "none of them 0"),
+        (lambda path: images(PICTURES[0], columns=0), "columns must be at least 1"),
+        (lambda path: images(PICTURES[0], columns=5, rows=["x"]), "2 rows have 1 labels"),
         (lambda path: save(path), "at least one"),
         (lambda path: save(path, scatter(CLOUDS), scatter(CLOUDS[:2])), r"\[2, 3\]"),
         (lambda path: animate(path, scatter(CLOUDS), captions=["a"]), "3 frames have 1 captions"),

@@ -413,7 +413,19 @@ def _figure(
         _show(panels, shows, t)
 
     show(0)
+    _settle(figure)
     return figure, show
+
+
+def _settle(figure: Figure) -> None:
+    """Lays the panels out, once and for all.
+
+    The solver's last digits differ from call to call; rounded, the same arguments give the same file.
+    """
+    figure.get_layout_engine().execute(figure)
+    figure.set_layout_engine("none")
+    for ax in figure.axes:
+        ax.set_position(np.round(ax.get_position(original=True).bounds, 6))
 
 
 def _snapshots(figure: Figure, show: Callable[[int], None], captions: Sequence[str]) -> list[np.ndarray]:
