@@ -101,11 +101,12 @@ def _mean(values) -> float | None:
 
 
 def _spread(values: list[float]) -> str:
-    """The mean, with the standard deviation where there is one, both to its second digit."""
+    """The mean, with the standard deviation where there is one, both to its second digit or the mean's fourth."""
     mean, std = np.mean(values), np.std(values, ddof=1) if len(values) > 1 else 0.0
     if not 0 < std < np.inf:
         return f"{mean:.4g}" + (f" ± {std:.2g}" if len(values) > 1 else "")
-    decimals = max(0, 1 - int(np.floor(np.log10(std))))
+    digits = [3 - np.floor(np.log10(abs(mean))) if mean else np.inf, 1 - np.floor(np.log10(std))]
+    decimals = max(0, int(min(digits)))
     return f"{mean:.{decimals}f} ± {std:.{decimals}f}"
 
 

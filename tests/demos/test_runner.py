@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from demos.catalogue import catalogue
+from demos.report import _spread
 from demos.run import Metric
 from demos.runner import main
 from tinygen.checkpoint import Checkpoint
@@ -162,6 +163,15 @@ def test_quick_takes_the_quick_steps_and_says_that_bars_are_for_full_runs(run):
 def test_a_budget_ends_a_run_early_and_says_so(run):
     _, out, _ = run("mean", "--steps", 10**9, "--budget", "0.001")
     assert "The budget ended training early" in out
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [([0.5], "0.5"), ([8, 8], "8 ± 0"), ([1.0, 2.0], "1.50 ± 0.71"), ([99.1, 99.2, 99.0], "99.10 ± 0.10")]
+    + [([0.029, 0.02902], "0.02901 ± 0.00001"), ([-1200, 1200], "0 ± 1697"), ([1.0, float("nan")], "nan ± nan")],
+)
+def test_a_figure_has_the_digits_that_its_spread_allows(values, words):
+    assert _spread(values) == words
 
 
 def test_a_metric_is_met_between_its_bars_and_nan_meets_none():
