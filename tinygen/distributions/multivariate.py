@@ -24,6 +24,9 @@ class MultivariateNormal(Distribution):
     cholesky:   L, shape (..., d, d), of which the lower triangle is read; its diagonal is positive
     covariance: L L^T instead, symmetric and positive definite, shape (..., d, d); give one of the two
     event:      how many axes before the last are one event with it
+
+    L is prepared once, here, so two backward passes through one of these share that part of the graph: the first needs
+    `retain_graph=True`. A point further off than the dtype can count in deviations (1e38 in float32) has no log_prob.
     """
 
     vector = 1
