@@ -94,6 +94,7 @@ def test_real_data_lie_at_the_floor_and_shifted_data_above_it(distance, n):
     real = beside_floor(distance, data, data, n, Generator(0), pairs=20)
     assert abs(real.value - real.floor) < 3 * np.hypot(real.value_error, real.floor_error)
     assert 0.8 < real.ratio < 1.25
+    assert f"data against data: {real.floor:.4g} +- " in str(real)
     shifted = beside_floor(distance, lambda n, rng: data(n, rng) + 3, data, n, Generator(0), pairs=3)
     assert shifted.ratio > 3
     assert shifted.value == pytest.approx(3 * np.sqrt(2) if distance is wasserstein2 else 3, rel=0.2)

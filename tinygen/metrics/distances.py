@@ -71,6 +71,10 @@ class Comparison:
         """How many times the floor: 1 is as good as real data."""
         return self.value / self.floor
 
+    def __str__(self) -> str:
+        model, real = f"{self.value:.4g} +- {self.value_error:.1g}", f"{self.floor:.4g} +- {self.floor_error:.1g}"
+        return f"{model} (data against data: {real}; ratio {self.ratio:.3g})"
+
 
 def beside_floor(
     distance: Callable[[np.ndarray, np.ndarray], float],
