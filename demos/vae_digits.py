@@ -20,17 +20,20 @@ backpropagation and approximate inference in deep generative models"; Burda, Gro
 weighted autoencoders". The model itself is in tinygen/models/vae.py.
 """
 
+from itertools import pairwise
+
 import numpy as np
 
 from demos.runner import Demo, Run
 from tinygen import no_grad, ops, optim, plotting
 from tinygen.data import Batches, binarise, digits
+from tinygen.distributions import Normal, kl
 from tinygen.metrics import active_units, importance_weighted_bound
 from tinygen.models import VAE
 from tinygen.nn import MLP
 from tinygen.training import Training
 
-DEMO = Demo(number=11, data="digits", minutes=3, steps=8000, quick_steps=60, blas_threads=1)
+DEMO = Demo(number=11, data="digits", minutes=3, steps=6000, quick_steps=60, blas_threads=1)
 
 LATENT, WIDTH, BATCH = 32, 400, 128
 PIXELS = 28 * 28
@@ -44,7 +47,7 @@ def main(run: Run) -> None:
 
     # -- model and training ------------------------------------------------------------------------------------
     model = perceptrons(LATENT, WIDTH, run.rng)
-    ema, training = fit(run, model, train, run.steps, "training")
+    ema, training = fit(run, model, train, run.steps, "training", jitter=0.15)
 
     # -- what it learned, with the averaged weights ------------------------------------------------------------
     with ema.swap():
@@ -62,13 +65,13 @@ def perceptrons(latent: int, width: int, rng) -> VAE:
     return VAE(encoder, decoder, latent)
 
 
-def fit(run: Run, model: VAE, images: np.ndarray, steps: int, name: str) -> tuple[optim.EMA, Training]:
+def fit(run: Run, model: VAE, images: np.ndarray, steps: int, name: str, jitter: float) -> tuple[optim.EMA, Training]:
     batches = Batches(images, size=BATCH, rng=run.rng)
     optimiser = optim.Adam(model.parameters(), lr=3e-3, schedule=optim.cosine(steps, warmup=steps // 40))
     ema = optim.EMA(model, decay=0.999)
 
     def step(i, rng):
-        x = binarise(jittered(next(batches), rng), rng).reshape(-1, PIXELS)
+        x = binarise(jittered(next(batches), rng, jitter), rng).reshape(-1, PIXELS)
         reconstruction, divergence = (ops.mean(part) for part in model.elbo(x, rng))
         loss = divergence - reconstruction
         loss.backward()
@@ -81,7 +84,7 @@ def fit(run: Run, model: VAE, images: np.ndarray, steps: int, name: str) -> tupl
     return ema, run.train(step, state, steps=steps, name=name, read_every=50)
 
 
-def jittered(images: np.ndarray, rng, strength: float = 0.15) -> np.ndarray:
+def jittered(images: np.ndarray, rng, strength: float) -> np.ndarray:
     """Each image (28, 28) under a random linear map near the identity, of which some are nearer than others.
 
     A pixel becomes the one nearest to where the map takes it: nothing is interpolated, so nothing is blurred.
@@ -107,8 +110,8 @@ def measure(run: Run, model: VAE, x: np.ndarray, batch: int = 100) -> dict[str, 
     parts, bounds, means = [], [], []
     for x_ in np.split(x, len(x) // batch):
         bounds.append(importance_weighted_bound(lambda c, x_=x_: model.log_weights(x_, c, run.rng), k).per_example)
+        means.append(encoded(model, x_))
         with no_grad():
-            means.append(model.encode(x_).mean.numpy())
             parts.append([[part.numpy() for part in model.elbo(x_, run.rng)] for _ in range(10)])
     reconstruction, divergence = np.mean(parts, axis=(0, 1, 3))
     nats = {"-ELBO": divergence - reconstruction, "reconstruction": -reconstruction, "KL": divergence}
@@ -144,16 +147,12 @@ def draw(run: Run, model: VAE, x: np.ndarray, labels: np.ndarray, training: Trai
     ends = codes[::2]
     walks = np.stack([between(ends[digit], ends[(digit + 1) % 10], 12) for digit in (0, 2, 4, 6, 8)])
     plotting.save(run.path("walk.png"), plotting.images(as_images(model.means(walks)).reshape(-1, 28, 28), columns=12))
+    curves = {"-ELBO": training.losses, **{name: training.values[name] for name in ("reconstruction", "KL")}}
+    level = {"-ELBO, held out, no jitter": nats["-ELBO"]}
     plotting.save(
         run.path("learning.png"),
-        plotting.curve(
-            {"-ELBO": training.losses, **{name: training.values[name] for name in ("reconstruction", "KL")}},
-            "The two parts of the bound",
-            smooth=100,
-            ylabel="nats",
-            log="y",
-            levels={"-ELBO, held out": nats["-ELBO"]},
-        ),
+        plotting.curve(curves, "The two parts of the bound", smooth=100, ylabel="nats", log="y", levels=level),
+        plotting.curve(in_each_latent(model, x), "What each latent tells", xlabel="latent, by rank", ylabel="KL, nats"),
     )
 
 
@@ -163,6 +162,13 @@ def encoded(model: VAE, x: np.ndarray) -> np.ndarray:
         return model.encode(x).mean.numpy()
 
 
+def in_each_latent(model: VAE, x: np.ndarray) -> np.ndarray:
+    """The KL of q(z|x) from the prior, latent by latent, averaged over x; the largest first."""
+    with no_grad():
+        q = model.encode(x)
+        return -np.sort(-kl(Normal(q.loc, q.scale), Normal(0, 1)).numpy().mean(0))
+
+
 def between(a: np.ndarray, b: np.ndarray, steps: int) -> np.ndarray:
     """Points on the line from a to b, both ends included, (steps, len(a))."""
     t = np.linspace(0, 1, steps, dtype=np.float32)[:, None]
@@ -170,25 +176,24 @@ def between(a: np.ndarray, b: np.ndarray, steps: int) -> np.ndarray:
 
 
 def draw_plane(run: Run, train: np.ndarray, x: np.ndarray, labels: np.ndarray) -> None:
-    """A second model, whose codes are points in a plane: where the digits lie, what lies everywhere, and a walk."""
+    """A second model, whose codes are points in a plane: where the digits lie, what lies everywhere, and a walk.
+
+    The plane is drawn as the unit square of (F(z_1), F(z_2)), F being the normal CDF: there the prior is uniform.
+    """
     plane = perceptrons(2, WIDTH // 2, run.rng)
-    ema, _ = fit(run, plane, train, max(run.steps // 4, 20), "2-D map")
-    extent = (-3.0, 3.0, -3.0, 3.0)
+    ema, _ = fit(run, plane, train, max(run.steps // 2, 20), "2-D map", jitter=0.0)
+    square = (0.0, 1.0, 0.0, 1.0)
+    tiles = ops.ndtri(plotting.grid(square, 20)[::-1].reshape(-1, 2)).astype(np.float32)
     with ema.swap():
         codes = encoded(plane, x)
-        everywhere = plane.means(plotting.grid(extent, 20)[::-1].reshape(-1, 2).astype(np.float32))
-        stops = [codes[labels == digit][0] for digit in (0, 6, 4, 9, 7, 1, 8, 3, 5, 2)]
-        path = np.concatenate([between(a, b, 9)[:-1] for a, b in zip(stops, stops[1:], strict=False)])
-        seen = plane.means(path)
-    known = plotting.classes(codes, labels, "Means of q(z|x), held-out digits", extent)
-    plotting.save(
-        run.path("plane.png"),
-        known,
-        plotting.images(as_images(everywhere), "E[x|z] all over the plane", columns=20, extent=extent),
-    )
+        stops = [np.median(codes[labels == digit], axis=0) for digit in (0, 6, 2, 3, 5, 8, 4, 9, 7, 1)]
+        path = np.concatenate([between(a, b, 9)[:-1] for a, b in pairwise(stops)])
+        everywhere, seen = as_images(plane.means(tiles)), as_images(plane.means(path))
+    axes = {"extent": square, "xlabel": "$F(z_1)$", "ylabel": "$F(z_2)$"}
+    known = plotting.classes(ops.ndtr(codes), labels, "Means of q(z|x), held-out digits", **axes)
+    everywhere = plotting.images(everywhere, "E[x|z] all over the plane", columns=20, **axes)
+    walker = plotting.scatter(ops.ndtr(path)[:, None], extent=square, colour=plotting.INK)
+    plotting.save(run.path("plane.png"), known, everywhere)
     plotting.animate(
-        run.path("walk.gif"),
-        plotting.overlay(known, plotting.scatter(path[:, None], extent=extent, colour=plotting.INK)),
-        plotting.images(as_images(seen)[:, None], "E[x|z]"),
-        fps=10,
+        run.path("walk.gif"), plotting.overlay(known, walker), plotting.images(seen[:, None], "E[x|z]"), fps=10
     )

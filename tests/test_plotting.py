@@ -174,6 +174,16 @@ def test_images_move_in_an_animation(tmp_path):
     assert seen == [255, 0]
 
 
+def test_an_overlay_has_the_labels_of_its_first_panel_and_the_extent_of_its_last():
+    from matplotlib.figure import Figure
+
+    ax = Figure().add_subplot()
+    codes = classes(CLOUDS[0], np.arange(200) % 10, extent=EXTENT, xlabel="a", ylabel="b")
+    overlay(codes, scatter(CLOUDS[0], "title", (0, 1, 2, 3))).draw(ax)
+    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == ("a", "b", "title")
+    assert (*ax.get_xlim(), *ax.get_ylim()) == (0, 1, 2, 3)
+
+
 def test_rows_of_panels_are_as_high_as_they_need(tmp_path):
     strip = images(PICTURES[0], columns=10)
     save(tmp_path / "rows.png", scatter(CLOUDS[0]), strip, columns=1, dpi=50)

@@ -56,6 +56,7 @@ STYLE = {
     "ytick.color": INK,
 }
 PANEL = 3.4  # inches, width and height
+MAP = 1.4  # of PANEL: maps made of many digits or images are larger
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,14 @@ def scatter(points: ArrayLike, title: str = "", extent: Extent | None = None, co
     return Panel(draw, len(points))
 
 
-def classes(points: ArrayLike, labels: ArrayLike, title: str = "", extent: Extent | None = None) -> Panel:
+def classes(
+    points: ArrayLike,
+    labels: ArrayLike,
+    title: str = "",
+    extent: Extent | None = None,
+    xlabel: str = "$z_1$",
+    ylabel: str = "$z_2$",
+) -> Panel:
     """Points (n, 2) of up to ten classes, each drawn as the digit that its label (n,) is, in a colour of its own.
 
     So the classes can be told apart without the colours: in print, or by colour-blind people.
@@ -95,13 +103,14 @@ def classes(points: ArrayLike, labels: ArrayLike, title: str = "", extent: Exten
 
     def draw(ax: Axes) -> Callable[[int], None]:
         _plane(ax, title, extent)
+        ax.set(xlabel=xlabel, ylabel=ylabel)
         for label in np.unique(labels):
             dots = points[labels == label].T
             colour = CLASSES[int(label)]
             ax.plot(*dots, marker=f"${label}$", linestyle="", color=colour, markersize=size, markeredgewidth=0)
         return lambda t: None
 
-    return Panel(draw)
+    return Panel(draw, width=MAP, height=MAP)
 
 
 def images(
@@ -110,6 +119,8 @@ def images(
     columns: int | None = None,
     rows: Sequence[str] = (),
     extent: Extent | None = None,
+    xlabel: str = "$z_1$",
+    ylabel: str = "$z_2$",
 ) -> Panel:
     """A grid of images (n, H, W), (n, H, W, 1) or (n, H, W, 3) with values from 0 to 1, or frames of it, one axis more.
 
@@ -117,8 +128,8 @@ def images(
 
     columns: images in a row, which are filled from the left and the top; by default about as many as there are rows
     rows:    a label for each row
-    extent:  of the plane that the images are a map of; the axes then show it. Row 0 of `grid` is at the bottom, but the
-             first images are at the top.
+    extent:  of the plane that the images are a map of; the axes then show it, with their labels. Row 0 of `grid` is at
+             the bottom, but the first images are at the top.
     """
     pictures = _pictures(pictures)
     columns = math.ceil(math.sqrt(pictures.shape[1])) if columns is None else columns
@@ -129,8 +140,8 @@ def images(
     if rows and len(rows) != count:
         raise InputError(f"images: {count} rows have {len(rows)} labels; give one for each, or none.")
     left, right, bottom, top = (0.0, float(columns), float(count), 0.0) if extent is None else _extent(extent)
-    width = float(np.clip(columns / 10, 0.6, 2.5))
-    height = max(width * mosaics.shape[1] / mosaics.shape[2], 0.2) + (0.1 if title else 0.02)
+    width = MAP if extent is not None else float(np.clip(columns / 10, 0.6, 2.5))
+    height = max((width - 0.07) * mosaics.shape[1] / mosaics.shape[2], 0.1) + (0.16 if title else 0.07)
 
     def draw(ax: Axes) -> Callable[[int], None]:
         ax.set_title(title)
@@ -141,7 +152,7 @@ def images(
             ax.tick_params(length=0)
             ax.spines[:].set_visible(False)
         else:
-            ax.set(xlabel="$z_1$", ylabel="$z_2$")
+            ax.set(xlabel=xlabel, ylabel=ylabel)
         return lambda t: image.set(data=mosaics[t])
 
     return Panel(draw, len(pictures), width, height)
@@ -292,17 +303,18 @@ def strands(
 
 
 def overlay(*panels: Panel) -> Panel:
-    """Several panels on the same axes: maps under paths, paths under points. The last one's extent holds, and the first
-    title that is not empty.
+    """Several panels on the same axes: maps under paths, paths under points. The last one's extent holds, the first
+    one's labels of the axes, and the first title that is not empty.
     """
     frames = _frames(panels)
 
     def draw(ax: Axes) -> Callable[[int], None]:
-        titles, shows = [], []
+        titles, labels, shows = [], [], []
         for panel in panels:
             shows.append(panel.draw(ax))
             titles.append(ax.get_title())
-        ax.set_title(next(filter(None, titles), ""))
+            labels.append((ax.get_xlabel(), ax.get_ylabel()))
+        ax.set(title=next(filter(None, titles), ""), xlabel=labels[0][0], ylabel=labels[0][1])
         return lambda t: _show(panels, shows, t)
 
     return Panel(draw, frames, max(panel.width for panel in panels), max(panel.height for panel in panels))
