@@ -1,6 +1,11 @@
 """Every op of the registry against finite differences and against the engine's contracts, at inputs that hypothesis
 draws from the op's own description."""
 
+import gc
+import re
+import warnings
+from unittest import mock
+
 import hypothesis.strategies as st
 import numpy as np
 import pytest
@@ -9,6 +14,8 @@ from hypothesis import assume, given, settings
 
 import tinygen
 from tinygen import autograd
+from tinygen.domains import RandomDraw
+from tinygen.errors import GradientError, TinygenError
 from tinygen.finite_differences import Kink, check_op
 from tinygen.registry import REGISTRY
 
@@ -28,6 +35,16 @@ def _is_float(x):
 
 def _floats(out):
     return [y for y in (out if isinstance(out, tuple) else (out,)) if y.dtype.kind == "f"]
+
+
+def _tracked(out):
+    """Those of the outputs that a gradient flows to."""
+    return [y for y in _floats(out) if isinstance(y, tinygen.Tensor) and y.requires_grad]
+
+
+def _draws(n):
+    rng = np.random.default_rng(0)
+    return (RandomDraw(rng) for _ in range(n))
 
 
 @every_op
@@ -107,6 +124,126 @@ def _strided(x):
     return view
 
 
+@every_op
+@settings(max_examples=5)
+@given(data=st.data())
+def test_no_vjp_widens_what_the_edge_would_have_to_narrow(name, data):
+    """Backward would restore float32 without a word, after float64 had cost twice the time."""
+    operands, params = REGISTRY[name].inputs(HypothesisDraw(data))
+    if "dtype" in params:
+        params = {**params, "dtype": np.float32}
+    outs = _tracked(REGISTRY[name](*_tensors(operands, np.float32), **params))
+    fit = autograd._fit
+
+    def strict(gradient, parent, node):
+        assert gradient.dtype == parent.dtype, f"the vjp of {node.op.name} made {gradient.dtype}"
+        return fit(gradient, parent, node)
+
+    with mock.patch.object(autograd, "_fit", strict):
+        for y in outs:
+            y.backward(np.ones(y.shape, np.float32), retain_graph=True)
+
+
+VIEWS_ONLY = ("concatenate", "stack")  # their vjp cuts views, which cost nothing
+
+
+@pytest.mark.parametrize("name", [n for n in OPS if getattr(REGISTRY[n], "joint", None) and n not in VIEWS_ONLY])
+def test_a_joint_vjp_computes_no_gradient_that_nobody_needs(name):
+    op = REGISTRY[name]
+    for draw in _draws(5):
+        operands, params = op.inputs(draw)
+        for place, wanted in enumerate(operands):
+            if not _is_float(wanted):
+                continue
+            outs = op(*[tinygen.Tensor(x, i == place) if _is_float(x) else x for i, x in enumerate(operands)], **params)
+            y = _tracked(outs)[0]
+            node = y.node.parents[0] if isinstance(outs, tuple) else y.node
+            g = tuple(np.ones(out.shape) for out in outs) if isinstance(outs, tuple) else np.ones(y.shape)
+            needs = [parent is not None for parent in node.parents]
+            pulled = op.pull_back(g, node.saved, needs)
+            if len(pulled) != len(needs):
+                needs = [needs[i] for i in op.differentiable]
+            assert [gradient is not None for gradient in pulled] == needs
+
+
+@every_op
+def test_outputs_that_view_an_operand_share_its_version_and_no_others_do(name):
+    for draw in _draws(5):
+        operands, params = REGISTRY[name].inputs(draw)
+        leaves = _tensors(operands)
+        out = REGISTRY[name](*leaves, **params)
+        for y in out if isinstance(out, tuple) else (out,):
+            for x in leaves:
+                if isinstance(x, tinygen.Tensor) and y.size:
+                    assert np.shares_memory(x.numpy(), y.numpy()) == (x.version is y.version)
+
+
+@every_op
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_graphs_of_first_and_second_order_leave_nothing_to_the_garbage_collector(name, dtype):
+    def twice(draw):
+        operands, params = REGISTRY[name].inputs(draw)
+        leaves = _tensors(operands, dtype)
+        asked = [x for x in leaves if isinstance(x, tinygen.Tensor)]
+        outs = _tracked(REGISTRY[name](*leaves, **params))
+        for _ in range(2):
+            weights = [np.ones(y.shape, y.dtype) for y in outs]
+            grads = autograd.grad(outs, asked, weights, create_graph=True, allow_unused=True)
+            outs = [g for g in grads if g is not None and g.requires_grad]
+
+    for draw in _draws(3):
+        twice(draw)  # fills the caches
+    gc.collect()
+    gc.freeze()  # what is there already need not be looked through
+    gc.disable()
+    try:
+        for draw in _draws(3):
+            twice(draw)
+        del draw
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
+        gc.unfreeze()
+
+
+class EmptyDraw(RandomDraw):
+    """Half of all sides are 0."""
+
+    def sizes(self, n, high=4):
+        return [self.integer(0, 1) * self.integer(1, high) for _ in range(n)]
+
+
+REFUSES_EMPTY = {  # what cannot be said of nothing, in NumPy's words or in ours
+    **dict.fromkeys(("argmax", "argmin", "max", "min"), "empty sequence|zero-size array"),
+    "getitem": "out of bounds",
+    "group_norm": "do not divide into 0 groups",
+    "scaled_dot_product_attention": "negative power",  # the scale of no features
+}
+
+
+@every_op
+def test_empty_arrays_are_taken_and_so_are_their_derivatives(name):
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        try:
+            operands, params = REGISTRY[name].inputs(EmptyDraw(rng))
+        except (ValueError, IndexError, ZeroDivisionError):  # the description cannot draw from nothing
+            continue
+        leaves = _tensors(operands)
+        asked = [x for x in leaves if isinstance(x, tinygen.Tensor)]
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)  # mean of an empty slice
+                outs = _tracked(REGISTRY[name](*leaves, **params))
+                grads = autograd.grad(outs, asked, [np.ones(y.shape) for y in outs], True, True, allow_unused=True)
+                pairs = [(g, x) for g, x in zip(grads, asked, strict=True) if g is not None]
+                assert all(g.shape == x.shape and g.dtype == x.dtype for g, x in pairs)
+                again = [g for g, _ in pairs if g.requires_grad]
+                autograd.grad(again, asked, [np.ones(g.shape) for g in again], allow_unused=True)
+        except TinygenError as error:
+            assert name in REFUSES_EMPTY and re.search(REFUSES_EMPTY[name], str(error)), error
+
+
 @pytest.mark.parametrize("shape", [(0,), (2, 0), (0, 3)])
 @pytest.mark.parametrize("name", [name for name in OPS if hasattr(REGISTRY[name].inputs, "operands")])
 def test_elementwise_ops_take_empty_arrays(name, shape):
@@ -121,8 +258,6 @@ def test_elementwise_ops_take_empty_arrays(name, shape):
 @every_op
 def test_no_output_is_its_operand(name):
     """An output that were the operand's own array, not a view of it, would escape the versions that guard memory."""
-    from tinygen.domains import RandomDraw
-
     operands, params = REGISTRY[name].inputs(RandomDraw(np.random.default_rng(0)))
     leaves = _tensors(operands)
     out = REGISTRY[name](*leaves, **params)
@@ -133,9 +268,6 @@ def test_no_output_is_its_operand(name):
 @pytest.mark.parametrize("name", [name for name in OPS if getattr(REGISTRY[name], "derived", False)])
 def test_one_percent_planted_in_a_vjp_is_caught(name, monkeypatch):
     """The harness itself: each operand's gradient in turn is made 1 % too large (or .01 where it is zero)."""
-    from tinygen.domains import RandomDraw
-    from tinygen.errors import GradientError
-
     op = REGISTRY[name]
     true_pull = op.pull_back
     rng = np.random.default_rng(1)

@@ -146,9 +146,9 @@ def conv_transpose2d(y, w, /, stride=1, padding=0, output_padding=0, dilation=1,
     out = xp(y).zeros((y.shape[0], *image, w.shape[2] * groups), np.result_type(y, w))
     weights = _weights(w, groups).swapaxes(1, 2)
     for part in _chunks(out, win):
-        rows = np.matmul(_features(y[part], groups), weights)
-        rows = rows.reshape(groups, -1, *win.steps, *win.size, w.shape[2]).transpose(4, 5, 1, 2, 3, 0, 6)
-        sums = out[part].reshape(-1, *image, groups, w.shape[2])
+        rows, n = np.matmul(_features(y[part], groups), weights), len(y[part])
+        rows = rows.reshape(groups, n, *win.steps, *win.size, w.shape[2]).transpose(4, 5, 1, 2, 3, 0, 6)
+        sums = out[part].reshape(n, *image, groups, w.shape[2])
         for a, b, place, steps in places(image, win):
             sums[place] += rows[a, b][steps]
     return out

@@ -318,7 +318,7 @@ def clip(x, low=None, high=None, /):
 def _(g, x, low, high, needs):
     below = False if low is None else less(x, low)
     above = False if high is None else greater(x, high)
-    inside = where(below, 0.0, where(above, 0.0, g))
+    inside = where(below, 0.0, where(above, 0.0, g)) if needs[0] else None
     return inside, where(below, g, 0.0) if needs[1] else None, where(above, g, 0.0) if needs[2] else None
 
 

@@ -258,7 +258,7 @@ def _solve(a, b, /):
 def _(g, a, out, needs):
     """With x = a^-1 b:  db = a^-T g  and  da = -db x^T."""
     by_b = _solve(_swap(a), g)
-    return -matmul(by_b, _swap(out)) if needs[0] else None, by_b
+    return -matmul(by_b, _swap(out)) if needs[0] else None, by_b if needs[1] else None
 
 
 @explained
@@ -296,7 +296,7 @@ def _(g, a, out, lower, transpose, needs):
     if not needs[0]:
         return None, by_b
     by_a = -matmul(out, _swap(by_b)) if transpose else -matmul(by_b, _swap(out))
-    return (tril if lower else triu)(by_a), by_b
+    return (tril if lower else triu)(by_a), by_b if needs[1] else None
 
 
 @explained

@@ -292,10 +292,10 @@ def linear_recurrence(a, b, /, axis=-1):
 
 
 @linear_recurrence.vjp
-def _(g, a, out, axis):
+def _(g, a, out, axis, needs):
     """b_i reaches s_j through a_{i+1} ... a_j: the same recurrence, run backwards."""
     db = _backwards(_shift(a, axis, 0.0, back=True), g, axis)
-    return db * _shift(out, axis, 0.0), db
+    return db * _shift(out, axis, 0.0) if needs[0] else None, db if needs[1] else None
 
 
 def _backwards(a, b, axis):
