@@ -108,6 +108,7 @@ def test_active_units_are_those_whose_mean_varies_with_the_data():
     assert units.count == 2
     np.testing.assert_allclose(units.variances, [1, 0.04, 0, 0.0025], rtol=0.1)
     assert active_units(means, threshold=0.001).count == 3
+    np.testing.assert_allclose(active_units([[0.0], [2.0]]).variances, [2])  # divided by n - 1
 
 
 @pytest.mark.parametrize(

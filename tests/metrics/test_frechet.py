@@ -49,6 +49,10 @@ def test_of_two_clouds_it_is_that_of_the_gaussians_they_are_drawn_from(d):
     assert frechet_distance(x, y) == pytest.approx(2 * d, rel=0.05)
 
 
+def test_covariances_are_divided_by_one_less_than_the_number_of_points():
+    assert frechet_distance([[0.0], [2.0]], [[1.0], [1.0], [1.0]]) == pytest.approx(2)
+
+
 @pytest.mark.parametrize(
     "call, message",
     [

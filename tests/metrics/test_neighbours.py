@@ -48,6 +48,12 @@ def test_real_data_have_density_one_and_the_expected_coverage(n, m, d):
     assert np.all(np.abs(draws.mean(0) - [1, expected_coverage(n, m)]) < 3 * error)
 
 
+def test_one_sample_is_as_likely_to_be_the_nearest_as_one_other_real_point():
+    assert expected_coverage(n=2, m=1, k=1) == pytest.approx(1 / 2)
+    assert expected_coverage(n=3, m=1, k=1) == pytest.approx(1 / 3)
+    assert expected_coverage(n=3, m=1, k=2) == pytest.approx(2 / 3)
+
+
 def test_outliers_lower_the_density_and_missing_modes_the_coverage():
     rng = Generator(0)
     real = rng.normal((400, 2)) + 20 * rng.integers(2, (400, 1))
