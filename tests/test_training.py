@@ -136,6 +136,8 @@ def test_bad_arguments_are_refused_in_words(tmp_path):
         quiet(lambda i, rng: 1.0, 0)
     with pytest.raises(InputError, match=r"loss of shape \(2,\)"):
         quiet(lambda i, rng: np.ones(2), 5)
+    with pytest.raises(InputError, match="returned loss, kl after loss"):
+        quiet(lambda i, rng: {"loss": 1.0} if i < 3 else {"loss": 1.0, "kl": 2.0}, 5)
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="Cannot write"):
         quiet(lambda i, rng: 1.0, 5, log=tmp_path / "file" / "log.jsonl")

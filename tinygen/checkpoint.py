@@ -26,7 +26,7 @@ import numpy as np
 from tinygen import arrays
 from tinygen.describe import describe, rebuild
 from tinygen.errors import InputError, TinygenError
-from tinygen.files import read_npz, write_npz
+from tinygen.files import in_words, read_npz, write_npz
 from tinygen.nn import Module
 from tinygen.optim import EMA
 from tinygen.registry import Op
@@ -94,24 +94,28 @@ class Checkpoint:
             checkpoint._check(found)
             return checkpoint
         except (TinygenError, *UNSOUND) as error:
-            why = str(error) if isinstance(error, TinygenError) else f"{type(error).__name__}: {error}"
+            why = _why(error)
         raise InputError(f"{path} holds no checkpoint of tinygen, or not a whole one: {why}. Take another copy.")
 
     def _check(self, unused: Mapping[str, Any]) -> None:
         """Whether the fields are what they are said to be."""
-        lengths = [values.shape for values in self.values.values()]
+        values, lines = list(self.values.values()), self.lines
+        finite = lambda: lines.dtype == float and lines.ndim == 2 and lines.shape[1] == 2 and np.all(np.isfinite(lines))
+        rising = lambda: np.all(np.diff(lines[:, 0], prepend=0) >= 1) and np.all(lines[:, 0] <= self.step)
         sound = {
-            "step": type(self.step) is int and type(self.steps) is int and 0 <= self.step <= self.steps,
-            "state": all(isinstance(part, dict) for part in self.state.values()),
-            "settings": isinstance(self.settings, dict),
-            "models": all(name in self.state and set(m) == ABOUT_MODEL for name, m in self.models.items()),
-            "values": lengths == [(self.step,)] * len(lengths) and all(v.dtype == float for v in self.values.values()),
-            "lines": self.lines.ndim == 2 and self.lines.shape[1] == 2 and self.lines.dtype == float,
-            "seconds": isinstance(self.seconds, int | float) and 0 <= self.seconds < math.inf,
-            "a place for every array": not unused,
+            "step": lambda: type(self.step) is int and type(self.steps) is int and 0 <= self.step <= self.steps,
+            "state": lambda: all(isinstance(part, dict) for part in self.state.values()),
+            "settings": lambda: isinstance(self.settings, dict),
+            "models": lambda: all(name in self.state and set(m) == ABOUT_MODEL for name, m in self.models.items()),
+            "values": lambda: all(v.shape == (self.step,) and v.dtype == float for v in values),
+            "losses": lambda: values or not self.step,
+            "lines": lambda: finite() and rising(),
+            "seconds": lambda: isinstance(self.seconds, int | float) and 0 <= self.seconds < math.inf,
+            "arrays": lambda: not unused,
         }
-        if not all(sound.values()):
-            raise InputError(f"it lacks {', '.join(name for name, good in sound.items() if not good)}")
+        for name, good in sound.items():
+            if not good():
+                raise InputError(f"its {name} cannot be right")
 
 
 # -- state and arrays --------------------------------------------------------------------------------------------------
@@ -165,8 +169,12 @@ def restore(part: Stateful, state: Mapping[str, Any], what: str) -> None:
         part.load_state_dict(state)
         return
     except (TinygenError, *UNSOUND) as error:
-        why = str(error) if isinstance(error, TinygenError) else f"{type(error).__name__}: {error}"
+        why = _why(error)
     raise InputError(f"{what}: {why}")
+
+
+def _why(error: Exception) -> str:
+    return str(error) if isinstance(error, TinygenError) else f"{type(error).__name__}: {in_words(error)}"
 
 
 # -- models ------------------------------------------------------------------------------------------------------------
@@ -247,8 +255,7 @@ def load(
         if model is None:
             model = _built(path, about, state)
     except (TinygenError, *UNSOUND) as error:
-        why = str(error) if isinstance(error, TinygenError) else f"{type(error).__name__}: {error}"
-        raise InputError(f"{path}: {why.rstrip('.')}.") from None
+        raise InputError(f"{path}: {_why(error).rstrip('.')}.") from None
     restore(model, state, f"{path} does not fit the model")
     return model.eval() if isinstance(model, Module) else model
 

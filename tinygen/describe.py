@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from tinygen.errors import InputError
+from tinygen.files import in_words
 from tinygen.random import Generator
 
 HOMES = ("tinygen.nn.", "tinygen.models.")  # the packages whose classes can be described
@@ -170,7 +171,7 @@ class _Builder:
         except InputError:
             raise
         except Exception as error:  # whatever the file or a constructor had in it
-            what, told = told.get("name") or told.get("kind"), f"{type(error).__name__}: {error}"
+            what, told = str(told.get("name") or told.get("kind"))[:80], f"{type(error).__name__}: {in_words(error)}"
             raise InputError(f"the description of {what} cannot be followed ({told})") from None
 
     def _unknown(self, **_: Any) -> Any:
@@ -211,7 +212,7 @@ class _Builder:
 
 def _looked_up(name: str, known: Mapping[str, Any], what: str) -> Any:
     if name not in known:
-        raise InputError(f"the description of the model names the {what} {name!r}, which tinygen does not have")
+        raise InputError(f"the description of the model names the {what} {name[:80]!r}, which tinygen does not have")
     return known[name]
 
 

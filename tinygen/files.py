@@ -122,6 +122,12 @@ def explained(path: str | os.PathLike) -> Iterator[None]:
         ) from error
 
 
+def in_words(error: BaseException) -> str:
+    """What an error of Python or of a library says, on one line and no longer than a line or two."""
+    said = " ".join((getattr(error, "strerror", None) or str(error)).split()).rstrip(".")
+    return (said if len(said) < 160 else said[:160] + " ...") or type(error).__name__
+
+
 # -- arrays ------------------------------------------------------------------------------------------------------------
 
 SEAL = "sha256"
@@ -188,7 +194,7 @@ def read_npz(path: str | os.PathLike, *, limit: int | None = None, sealed: bool 
             _break_seal(arrays)
         return arrays
     except (*damage, MemoryError) as error:
-        told = (getattr(error, "strerror", None) or str(error)).strip().rstrip(".") or type(error).__name__
+        told = in_words(error)
     raise InputError(f"{path}: {told}. The file is damaged, or was not written by tinygen; take another copy.")
 
 

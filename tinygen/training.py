@@ -333,7 +333,11 @@ class _Record:
 
     def read(self, whole: bool) -> np.ndarray:
         """The losses added since the last reading; a `whole` one writes a line to the log."""
-        new = {name: [_number(values[name], name) for values in self.unread] for name in self.unread[0]}
+        names = list(self.values or self.unread[0])
+        for values in self.unread:
+            if list(values) != names:
+                raise InputError(f"train: the step function returned {', '.join(values)} after {', '.join(names)}.")
+        new = {name: [_number(values[name], name) for values in self.unread] for name in names}
         for name, values in new.items():
             self.values.setdefault(name, []).extend(values)
         self.steps += len(self.unread)

@@ -144,6 +144,16 @@ def test_a_state_that_does_not_fit_is_refused_whole_with_every_fault_listed(mode
         np.testing.assert_array_equal(model.state_dict()[name], value)
 
 
+def test_of_hundreds_of_faults_the_first_dozen_is_listed(model):
+    with pytest.raises(InputError, match=r'"x3" is unexpected; and 5 more\.$'):
+        model.load_state_dict({f"x{i}": np.zeros(1) for i in range(9)})
+
+
+def test_generators_that_modules_keep_are_found_by_name(model):
+    model.rng, model.decoder[1].noise = Generator(1), Generator(2)
+    assert list(model.named_generators()) == [("rng", model.rng), ("decoder.1.noise", model.decoder[1].noise)]
+
+
 def test_two_entries_of_one_name_are_refused():
     class Ambiguous(Module):
         def __init__(self):

@@ -211,8 +211,11 @@ def _holder(name: str, modules: Mapping[str, Module]) -> str:
     return name
 
 
+MOST_FAULTS = 12  # that an error lists; another model altogether has hundreds
+
+
 def matched(what: str, own: Mapping[str, Any], state: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The arrays of `state`, once its names and shapes are found to be those of `own`; InputError lists all faults."""
+    """The arrays of `state`, once its names and shapes are found to be those of `own`; InputError lists the faults."""
     given = {name: np.asarray(value) for name, value in state.items()}
     faults = [f'"{name}" is missing' for name in own if name not in given]
     faults += [f'"{name}" is unexpected' for name in given if name not in own]
@@ -224,6 +227,8 @@ def matched(what: str, own: Mapping[str, Any], state: Mapping[str, Any]) -> dict
         elif value.shape != shape:
             faults.append(f'"{name}" has shape {value.shape} where {shape} is needed')
     if faults:
+        if len(faults) > MOST_FAULTS:
+            faults[MOST_FAULTS:] = [f"and {len(faults) - MOST_FAULTS} more"]
         raise InputError(f"{what}: the state does not fit, nothing was loaded: {'; '.join(faults)}.")
     return given
 
