@@ -142,17 +142,21 @@ def draw(run: Run, model: VAE, x: np.ndarray, labels: np.ndarray, training: Trai
     pairs = np.stack([x[chosen], model.means(codes)], axis=1).reshape(2, 10, 2, PIXELS).swapaxes(1, 2)
     plotting.save(
         run.path("reconstructions.png"),
-        plotting.images(as_images(pairs.reshape(-1, PIXELS)), columns=10, rows=["x", "E[x|z]"] * 2),
+        plotting.images(
+            as_images(pairs.reshape(-1, PIXELS)), "Held-out digits and their reconstructions", 10, ["x", "E[x|z]"] * 2
+        ),
     )
     ends = codes[::2]
     walks = np.stack([between(ends[digit], ends[(digit + 1) % 10], 12) for digit in (0, 2, 4, 6, 8)])
-    plotting.save(run.path("walk.png"), plotting.images(as_images(model.means(walks)).reshape(-1, 28, 28), columns=12))
+    walks = as_images(model.means(walks.reshape(-1, LATENT)))
+    plotting.save(run.path("walk.png"), plotting.images(walks, "Straight lines from code to code", columns=12))
     curves = {"-ELBO": training.losses, **{name: training.values[name] for name in ("reconstruction", "KL")}}
     level = {"-ELBO, held out, no jitter": nats["-ELBO"]}
+    told, rank = in_each_latent(model, x), np.arange(LATENT) + 1
     plotting.save(
         run.path("learning.png"),
         plotting.curve(curves, "The two parts of the bound", smooth=100, ylabel="nats", log="y", levels=level),
-        plotting.curve(in_each_latent(model, x), "What each latent tells", xlabel="latent, by rank", ylabel="KL, nats"),
+        plotting.curve(told, "What each latent tells of x", rank, xlabel="latent, by rank", ylabel="KL, nats"),
     )
 
 
@@ -192,7 +196,7 @@ def draw_plane(run: Run, train: np.ndarray, x: np.ndarray, labels: np.ndarray) -
     axes = {"extent": square, "xlabel": "$F(z_1)$", "ylabel": "$F(z_2)$"}
     known = plotting.classes(ops.ndtr(codes), labels, "Means of q(z|x), held-out digits", **axes)
     everywhere = plotting.images(everywhere, "E[x|z] all over the plane", columns=20, **axes)
-    walker = plotting.scatter(ops.ndtr(path)[:, None], extent=square, colour=plotting.INK)
+    walker = plotting.scatter(ops.ndtr(path)[:, None], extent=square, colour=plotting.INK, size=12)
     plotting.save(run.path("plane.png"), known, everywhere)
     plotting.animate(
         run.path("walk.gif"), plotting.overlay(known, walker), plotting.images(seen[:, None], "E[x|z]"), fps=10

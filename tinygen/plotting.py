@@ -69,15 +69,21 @@ class Panel:
     height: float = 1.0
 
 
-def scatter(points: ArrayLike, title: str = "", extent: Extent | None = None, colour: str = BLUE) -> Panel:
-    """Points (n, 2), or a moving cloud (frames, n, 2). Without an extent: the least square about all of them."""
+def scatter(
+    points: ArrayLike, title: str = "", extent: Extent | None = None, colour: str = BLUE, size: float | None = None
+) -> Panel:
+    """Points (n, 2), or a moving cloud (frames, n, 2). Without an extent: the least square about all of them.
+
+    size: the diameter of a dot in points of print; by default the smaller the more there are, and they shine through
+    """
     points = _clouds(points, "scatter: points")
     extent = _extent(_square_about(points) if extent is None else extent)
-    size = float(np.clip(120 / math.sqrt(max(points.shape[1], 1)), 1.5, 5))
+    alpha = 0.4 if size is None else 0.9
+    size = float(np.clip(120 / math.sqrt(max(points.shape[1], 1)), 1.5, 5)) if size is None else size
 
     def draw(ax: Axes) -> Callable[[int], None]:
         _plane(ax, title, extent)
-        (dots,) = ax.plot([], [], "o", color=colour, markersize=size, markeredgewidth=0, alpha=0.4)
+        (dots,) = ax.plot([], [], "o", color=colour, markersize=size, markeredgewidth=0, alpha=alpha)
         return lambda t: dots.set_data(points[t].T)
 
     return Panel(draw, len(points))
@@ -140,7 +146,7 @@ def images(
     if rows and len(rows) != count:
         raise InputError(f"images: {count} rows have {len(rows)} labels; give one for each, or none.")
     left, right, bottom, top = (0.0, float(columns), float(count), 0.0) if extent is None else _extent(extent)
-    width = MAP if extent is not None else float(np.clip(columns / 10, 0.6, 2.5))
+    width = MAP if extent is not None else float(np.clip(columns / 10, 0.8, 2.5))
     height = max((width - 0.07) * mosaics.shape[1] / mosaics.shape[2], 0.1) + (0.16 if title else 0.07)
 
     def draw(ax: Axes) -> Callable[[int], None]:
