@@ -33,7 +33,7 @@ from tinygen.models import VAE
 from tinygen.nn import MLP
 from tinygen.training import Training
 
-DEMO = Demo(number=11, data="digits", minutes=3, steps=6000, quick_steps=60, blas_threads=1)
+DEMO = Demo(number=11, data="digits", minutes=2, steps=6000, quick_steps=60, blas_threads=1)
 
 LATENT, WIDTH, BATCH = 32, 400, 128
 PIXELS = 28 * 28
@@ -51,7 +51,8 @@ def main(run: Run) -> None:
 
     # -- what it learned, with the averaged weights ------------------------------------------------------------
     with ema.swap():
-        if run.save_samples(lambda n: as_images(model.sample(n, run.rng))):
+        picture = lambda drawn: plotting.save(run.path("samples.png"), plotting.images(drawn[:100], "Samples"))
+        if run.save_samples(lambda n: as_images(model.sample(n, run.rng)), picture):
             return
         nats = measure(run, model, x)
         if run.draws:
@@ -66,6 +67,7 @@ def perceptrons(latent: int, width: int, rng) -> VAE:
 
 
 def fit(run: Run, model: VAE, images: np.ndarray, steps: int, name: str, jitter: float) -> tuple[optim.EMA, Training]:
+    """Trains the model: its averaged weights, and the course of the loss and its parts."""
     batches = Batches(images, size=BATCH, rng=run.rng)
     optimiser = optim.Adam(model.parameters(), lr=3e-3, schedule=optim.cosine(steps, warmup=steps // 40))
     ema = optim.EMA(model, decay=0.999)
