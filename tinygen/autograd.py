@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 
 from tinygen import arrays
-from tinygen.errors import DtypeError, GraphError, MutationError, NonFiniteError, ShapeError
-from tinygen.registry import REGISTRY, Node, Selection, WatchedNode, _finite, checksum, mode
+from tinygen.errors import DtypeError, GraphError, MutationError, NonFiniteError, ShapeError, TinygenError
+from tinygen.registry import RAISED, REGISTRY, Node, Selection, WatchedNode, _finite, checksum, mode
 from tinygen.tensor import Leaf, Tensor
 
 ndarray = np.ndarray
@@ -159,7 +159,10 @@ def _walk(roots: list, seeds: list, targets: set | None, retain: bool, create_gr
             for version in node.versions:
                 if version.tick > seq:
                     raise MutationError(_mutated(node))
-            pulled = node.op.pull_back(g, node.saved, needs)
+            try:
+                pulled = node.op.pull_back(g, node.saved, needs)
+            except RAISED as error:
+                raise _failed(node, error) from (None if isinstance(error, TinygenError) else error)
             if len(pulled) != len(needs):
                 pulled = _spread(node, pulled, needs)
         else:
@@ -191,7 +194,10 @@ def _pull(node: Node, g: Any, needs: Sequence, create_graph: bool) -> Any:
         raise MutationError(f"{_mutated(node)} It was recorded at {node.line}.")
     if type(g) is list:  # several outputs
         g = tuple(_or_zeros(gi, node, i, create_graph) for i, gi in enumerate(g))
-    pulled = node.op.pull_back_recorded(node, g, needs) if create_graph else node.op.pull_back(g, saved, needs)
+    try:
+        pulled = node.op.pull_back_recorded(node, g, needs) if create_graph else node.op.pull_back(g, saved, needs)
+    except RAISED as error:
+        raise _failed(node, error) from (None if isinstance(error, TinygenError) else error)
     if len(pulled) != len(needs):
         pulled = _spread(node, pulled, needs)
     if line or mode.watching:
@@ -199,6 +205,12 @@ def _pull(node: Node, g: Any, needs: Sequence, create_graph: bool) -> Any:
             if need is not None and not _finite(getattr(gradient, "_array", gradient)):
                 raise NonFiniteError(f"{node.op.name}{line}: the gradient of operand {i} holds a NaN or an infinity.")
     return pulled
+
+
+def _failed(node: Node, error: Exception) -> TinygenError:
+    if isinstance(error, TinygenError):
+        return error
+    return GraphError(f"{node.op.name}: its vjp failed ({type(error).__name__}: {error}).")
 
 
 def _checked(gradient: Any, node: Node) -> Any:

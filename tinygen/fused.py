@@ -62,14 +62,17 @@ class Fused(Op):
         try:
             self._check_constants(values)
             kernel = dispatch.find(self.name, values, params)
-            return self._run(kernel, args, values, params) if kernel else self.forward(*args, **params)
+            out = self._run(kernel, args, values, params) if kernel else self.forward(*args, **params)
         except (TinygenError, *RAISED) as error:
             raise _told(self.name, error, values) from (None if isinstance(error, TinygenError) else error)
+        if type(out) is tuple and any(isinstance(arg, Tensor) for arg in args):  # also those that no Tensor led to
+            out = tuple([y if isinstance(y, Tensor) else Tensor(y) for y in out])
+        return out
 
     def _operand(self, name: str, arg: Any) -> Any:
         """Lists become arrays: of integers or booleans for a constant, else as `tinygen.tensor` has it."""
         if name in self.constants:
-            return arg if arg is None or isinstance(arg, Tensor) or arrays.is_array(arg) else _whole(arg)
+            return arg if arg is None or isinstance(arg, Tensor) or arrays.is_array(arg) else _whole(self.name, arg)
         return _constant(self.name, arg) if isinstance(arg, list | tuple) else arg
 
     def _check_constants(self, values: list) -> None:

@@ -206,7 +206,7 @@ class Op:
         if not self.plain or params or len(args) != self.arity:
             args, params = self._bind(args, params)
         values, parents, versions = [], [], []
-        dtype, mixed, tensors, listed, tracked, bit = None, False, False, False, 0, 1
+        dtype, mixed, tensors, converted, tracked, bit = None, False, False, False, 0, 1
         for arg in args:
             kind = type(arg)
             if kind is Tensor or isinstance(arg, Tensor):
@@ -220,8 +220,8 @@ class Op:
                 node, version = None, CONSTANT
                 if kind not in WEAK:
                     if kind is not ndarray:
+                        converted = converted or not isinstance(arg, np.generic)
                         arg = _constant(self.name, arg)
-                        listed = listed or kind is list or kind is tuple
                     if type(arg) not in WEAK and arg.dtype is not dtype:
                         mixed, dtype = mixed or dtype is not None, arg.dtype
             values.append(arg)
@@ -229,7 +229,7 @@ class Op:
             versions.append(version)
             bit += bit
         if not tensors:
-            values = values if listed else args
+            values = values if converted else args  # NumPy scalars keep their dtype
         elif mixed or self.constants:
             values, dtype = self._unify(values)
         residual = None
@@ -340,23 +340,29 @@ class Op:
                     rule = f"no gradient flows to the parameter {name!r}; pass {name}.detach()"
                     raise located(GraphError(f"{self.name}: {rule}."))
                 bound[name] = value._array
+            elif isinstance(value, np.generic):
+                bound[name] = value.item()  # weak, like every number
         if not self.variadic:
             for name, arg in zip(self.operands, args):
                 if arg is None and name not in self.optional:
                     raise located(InputError(f"{self.name}: {name} missing; it takes {self._usage()}."))
         if self.constants:  # lists of indices stay integers, lists of conditions booleans
             listed = lambda arg, name: isinstance(arg, list | tuple) and name in self.constants
-            args = tuple([_whole(a) if listed(a, name) else a for a, name in zip(args, self.operands)])
+            args = tuple([_whole(self.name, a) if listed(a, name) else a for a, name in zip(args, self.operands)])
         return args, bound
 
     def _settle(self, out: Any, dtype: Any) -> Any:
-        """An array always, also 0-d; and float32 where NumPy made float64 of integers that nobody asked it to."""
+        """An array always, also 0-d, of the operands' float dtype; float32 where NumPy makes floats of integers."""
         if type(out) is not ndarray:
             if not hasattr(out, "dtype"):
                 raise located(InputError(f"{self.name}: its forward returned {type(out).__name__}, not an array."))
             out = np.asarray(out) if isinstance(out, np.generic | ndarray) else out
-        widened = out.dtype == FLOAT64 and dtype not in FLOATS and "dtype" not in self.defaults
-        return out.astype(FLOAT32) if widened else out
+        if dtype not in FLOATS and out.dtype.kind == "f" and "dtype" not in self.defaults:
+            return out.astype(FLOAT32)
+        if out.dtype not in DTYPES or (dtype == FLOAT32 and out.dtype == FLOAT64 and "dtype" not in self.defaults):
+            rule = f"the result is {out.dtype}, the operands are {dtype}; give numbers as plain Python numbers"
+            raise located(DtypeError(f"{self.name}: {rule}."))
+        return out
 
     def _usage(self) -> str:
         return f"({', '.join([*self.operands, *self.defaults])})"
@@ -456,9 +462,12 @@ def _constant(name: str, value: Any) -> Any:
         raise explain(name, type(error)(error.args[0].removeprefix("tensor: ")), [value]) from None
 
 
-def _whole(values: Any) -> np.ndarray:
+def _whole(name: str, values: Any) -> np.ndarray:
     """A list of indices or conditions as an array; NumPy takes an empty one for floats."""
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise explain(name, error, [values]) from None
     return array if array.size else array.astype(np.intp)
 
 

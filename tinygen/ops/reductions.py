@@ -24,6 +24,7 @@ def _axes(axis, ndim):
     """The reduced axes, counted from the front."""
     if axis is None:
         return tuple(range(ndim))
+    ndim = ndim or 1  # NumPy lets 0-d arrays have an axis 0
     return tuple(a % ndim for a in (axis if isinstance(axis, tuple | list) else (axis,)))
 
 
@@ -268,7 +269,7 @@ def cumprod(x, /, axis=None):
 def _(g, x, axis):
     """With s_i = g_i + x_{i+1} s_{i+1}, what reaches out_i and all after it, dx_i = x_0 ... x_{i-1} s_i."""
     shape = x.shape
-    if axis is None:
+    if axis is None or not shape:
         x, axis = x.reshape((-1,)), 0
     s = _backwards(_shift(x, axis, 0.0, back=True), g, axis)
     return (cumprod(_shift(x, axis, 1.0), axis) * s).reshape(shape)
