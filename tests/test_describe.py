@@ -9,7 +9,7 @@ import pytest
 from tinygen import nn, ops
 from tinygen.describe import NotDescribedError, describe, rebuild
 from tinygen.errors import InputError
-from tinygen.models import DDPM, Schedule
+from tinygen.models import DDPM, VAE, Schedule
 from tinygen.nn import Linear, Module, Sequential, initialise
 from tinygen.random import Generator
 
@@ -126,3 +126,23 @@ def test_a_generator_that_a_model_keeps_draws_freely_once_it_is_made():
     expected.load_state_dict({"seed": 5, "counter": 2})
     np.testing.assert_array_equal(made.normal(10**5), expected.normal(10**5))
     np.testing.assert_array_equal(made.fork().uniform(3), expected.fork().uniform(3))
+
+
+LAYERS = {
+    "conv": lambda rng: nn.Conv2d(2, 3, 3, padding=1, rng=rng),
+    "attention": lambda rng: nn.MultiHeadAttention(8, 2, rng=rng),
+    "spectral norm": lambda rng: nn.SpectralNorm(nn.Linear(3, 4, rng=rng), rng=rng),
+    "weight norm": lambda rng: nn.WeightNorm(nn.Linear(3, 4, rng=rng)),
+    "batch norm": lambda rng: nn.BatchNorm(4),
+    "fourier": lambda rng: nn.FourierFeatures(2, 8, rng=rng),
+    "gpt": lambda rng: nn.GPT(5, 7, width=8, heads=2, layers=1, rng=rng),
+    "u-net": lambda rng: nn.UNet(1, width=8, rng=rng),
+    "vae": lambda rng: VAE(nn.MLP([4, 5, 6], rng=rng), nn.MLP([3, 5, 4], ops.relu, rng=rng), 3, beta=2.0),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_kind_of_layer_and_model_is_made_again(name):
+    rng = Generator(4)
+    model = LAYERS[name](rng)
+    same(model, again(model, sum(a.size for a in model.state_dict().values())))
