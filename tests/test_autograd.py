@@ -194,6 +194,17 @@ def test_an_untracked_operands_side_of_a_product_is_not_kept_alive():
     assert sum(saved is not None for saved in y.node.saved) == 1
 
 
+@pytest.mark.parametrize("f", [ops.softmax, ops.log_softmax, lambda x: ops.sum(x, -1), lambda x: ops.cumprod(x, 0)])
+def test_a_0_d_array_may_have_an_axis_as_in_numpy(f):
+    x = leaf(2.0)
+    assert grad(f(x), x).shape == ()
+
+
+def test_every_output_is_a_tensor_if_one_operand_is():
+    y, mean, var = ops.batch_norm(np.ones((2, 3), np.float32), leaf(np.ones(3), np.float32))
+    assert y.requires_grad and isinstance(mean, tinygen.Tensor) and isinstance(var, tinygen.Tensor)
+
+
 def test_gradients_of_several_outputs_are_summed():
     x = leaf([1.0, 2.0])
     g = grad([x.sum(), (x * x).sum()], x)
@@ -544,6 +555,15 @@ def test_a_forward_that_returns_no_array_is_explained(scratch_op):
     item = scratch_op("item", forward=lambda x: x.sum().item(), vjp=lambda g: g, inputs=arrays(real))
     with pytest.raises(InputError, match="item: its forward returned float, not an array"):
         item(leaf([1.0]))
+
+
+def test_a_vjp_that_fails_is_named(scratch_op):
+    clumsy = scratch_op("clumsy", forward=np.exp, vjp=lambda g: g.reshape(7), inputs=arrays(real))
+    with pytest.raises(GraphError, match=r"clumsy: its vjp failed \(ValueError: cannot reshape"):
+        clumsy(leaf([1.0, 2.0])).sum().backward()
+    with pytest.raises(InputError, match="reshape"):  # recorded, the op inside tells it
+        x = leaf([1.0, 2.0])
+        grad(clumsy(x).sum(), x, create_graph=True)
 
 
 def test_needs_is_for_vjps_of_several_operands(scratch_op):

@@ -76,6 +76,16 @@ def test_a_list_is_an_operand_like_the_tensor_it_would_make():
         x * [x.sum(), x.sum()]
 
 
+def test_parameters_are_weak_numbers_and_booleans_become_float32():
+    x = tinygen.tensor([-1.0, 2.0])
+    assert ops.leaky_relu(x, np.float64(0.1)).dtype == ops.elu(x, np.float64(2.0)).dtype == np.float32
+    assert ops.exp(x > 0).dtype == ops.sqrt(tinygen.tensor(np.ones(2, np.int8))).dtype == np.float32
+    with pytest.raises(DtypeError, match="leaky_relu: the result is float64, the operands are float32"):
+        ops.leaky_relu(x, np.array(0.1))
+    with pytest.raises(DtypeError, match="leaky_relu: the result is complex"):
+        ops.leaky_relu(x, 1j)
+
+
 def test_matrices_and_masked_arrays_are_taken_for_what_they_hold():
     x = tinygen.tensor(np.ones((1, 2)))
     for kind in (np.matrix, np.ma.MaskedArray):
