@@ -194,7 +194,10 @@ def test_an_untracked_operands_side_of_a_product_is_not_kept_alive():
     assert sum(saved is not None for saved in y.node.saved) == 1
 
 
-@pytest.mark.parametrize("f", [ops.softmax, ops.log_softmax, lambda x: ops.sum(x, -1), lambda x: ops.cumprod(x, 0)])
+ALONG = [ops.softmax, ops.log_softmax, *[lambda x, f=f: f(x, 0) for f in (ops.sum, ops.prod, ops.cumprod, ops.cumsum)]]
+
+
+@pytest.mark.parametrize("f", ALONG)
 def test_a_0_d_array_may_have_an_axis_as_in_numpy(f):
     x = leaf(2.0)
     assert grad(f(x), x).shape == ()

@@ -124,3 +124,8 @@ def test_joining_nothing_is_an_error():
     for join in (ops.concatenate, ops.stack):
         with pytest.raises(InputError, match="need at least one array"):
             join([])
+
+
+def test_the_one_axis_of_a_vector_may_be_given_as_a_number():
+    x = tinygen.tensor([1.0, 2.0], requires_grad=True)
+    assert tinygen.grad((ops.transpose(x, -1) * [3, 4]).sum(), x).tolist() == [3.0, 4.0]

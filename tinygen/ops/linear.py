@@ -286,7 +286,7 @@ def _solve_triangular(a, b, /, lower=True, transpose=False):
     many = lambda x: xp(x).broadcast_to(x, (*batch, *x.shape[-2:])).reshape(prod(batch), *x.shape[-2:])
     out = xp(a).empty((prod(batch), n, m), np.result_type(a, b))
     for x, ai, bi in zip(out, many(a), many(b)):
-        x[...] = solve_triangular(ai, bi, trans=int(transpose), lower=bool(lower), check_finite=False)
+        x[...] = solve_triangular(ai, bi, trans=int(bool(transpose)), lower=bool(lower), check_finite=False)
     return out.reshape(*batch, n, m)
 
 

@@ -225,6 +225,8 @@ def prod(x, /, axis=None, keepdims=False):
 @prod.vjp
 def _(g, x, axis):
     """An element's derivative is the product of those before it and of those after it; nothing is divided by it."""
+    if not x.ndim:
+        return g.reshape(())
     axes = _axes(axis, x.ndim)
     back = tuple(range(-len(axes), 0))
     rows = moveaxis(x, axes, back)

@@ -87,7 +87,7 @@ def transpose(x, /, axes=None):
 
 @transpose.vjp
 def _(g, axes):
-    return transpose(g, axes and tuple(np.argsort([a % len(axes) for a in axes]).tolist()))
+    return transpose(g, axes if axes is None else tuple(np.argsort([a % g.ndim for a in np.atleast_1d(axes)]).tolist()))
 
 
 def _moves(draw):
