@@ -120,31 +120,32 @@ def train(
         return Training(steps, steps, time.perf_counter() - start, record.arrays(), out_of_time=False)
     saver = _Saver(checkpoint, resume, steps, settings, state, record, start)
     with record.logged_to(log, start), progress_bar(steps, name, done=done, shown=progress) as bar:
-        before = _Moment(state, record)
+        before, ended = _Moment(state, record), False
         try:
-            while done < steps and (done == resumed or time.perf_counter() < deadline):
-                first = done
-                for i in range(first, min(first - first % read_every + read_every, steps)):
+            while not ended:
+                first, until = done, min(done - done % read_every + read_every, steps)
+                for i in range(first, until):
                     record.add(step(i, rng))
                     bar.update()
                     done = i + 1
                     if time.perf_counter() >= deadline:
                         break
-                loss = record.read(whole=done % read_every == 0 or done == steps)
+                ended = done == steps or time.perf_counter() >= deadline
+                loss = record.read(whole=done == until)
                 if not np.all(np.isfinite(loss)):
                     raise _explained(step, rng, state, before.state, first, loss)
                 bar.set_postfix_str(f"loss {np.mean(loss):.4g}", refresh=False)
                 before = _Moment(state, record)
-                ends = done == steps or time.perf_counter() >= deadline
-                if ends or saver.due(save_every, save_every_steps):
-                    saver.save(before, last=ends)
+                if ended or saver.due(save_every, save_every_steps):
+                    saver.save(before, last=ended)
         except OutputError as error:
             raise OutputError(f"Training stopped after step {record.steps}. {saver.there()}{error}") from error
         except KeyboardInterrupt:
-            if checkpoint is None or before.step == 0:
-                raise
-            saver.save(before)
-            raise Interrupted(saver.path, saver.saved) from None
+            if before.step:
+                saver.save(before)
+            if saver.saved:
+                raise Interrupted(saver.path, saver.saved) from None
+            raise
     return Training(done, resumed, time.perf_counter() - start, record.arrays(), out_of_time=done < steps)
 
 
