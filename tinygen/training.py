@@ -83,7 +83,7 @@ def train(
     progress: bool = True,
     name: str = "training",
     checkpoint: str | os.PathLike | None = None,
-    save_every: float = 60.0,
+    save_every: float = 20.0,
     save_every_steps: int | None = None,
     resume: str | os.PathLike | None = None,
     settings: Mapping[str, Any] | None = None,
