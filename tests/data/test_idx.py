@@ -59,6 +59,7 @@ square = np.zeros((2, 2), np.uint8)
         (zlib.compress(idx(square)), "cannot be unpacked"),
         (b"", "not 0, cut short"),
     ],
+    ids=["kind", "shape", "longer", "trailing", "twice", "not packed", "not gzip", "empty"],
 )
 def test_anything_but_the_array_of_that_shape_is_refused(contents, message):
     with pytest.raises(InputError, match=message):
