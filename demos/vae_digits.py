@@ -141,9 +141,7 @@ def draw(run: Run, model: VAE, x: np.ndarray, labels: np.ndarray, training: Trai
     pairs = np.stack([x[chosen], model.means(codes)], axis=1).reshape(2, 10, 2, PIXELS).swapaxes(1, 2)
     plotting.save(
         run.path("reconstructions.png"),
-        plotting.images(
-            as_images(pairs.reshape(-1, PIXELS)), "Held-out digits and their reconstructions", 10, ["x", "E[x|z]"] * 2
-        ),
+        plotting.images(as_images(pairs.reshape(-1, PIXELS)), "Held out, and reconstructed", 10, ["x", "E[x|z]"] * 2),
     )
     ends = codes[::2]
     walks = np.stack([between(ends[digit], ends[(digit + 1) % 10], 12) for digit in (0, 2, 4, 6, 8)])
