@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import importlib.util
 import os
 import threading
@@ -153,6 +154,33 @@ def _cross_entropy_backward(g, operands: list, out: np.ndarray, residual: tuple,
 KERNELS: dict[tuple[str, str], Kernel] = {
     ("softmax", "numpy"): Kernel(_softmax_accepts, _softmax_forward, _softmax_backward),
     ("cross_entropy", "numpy"): Kernel(_cross_entropy_accepts, _cross_entropy_forward, _cross_entropy_backward),
+}
+
+
+# -- kernels of primitive ops, which have vjps of their own: in place of the forward, behind its checks ---------------
+
+
+def instead(name: str, *operands: Any) -> Callable | None:
+    """The kernel to run in place of the forward of op `name` on these operands, or None if the definition has to do.
+
+    It takes the operands, and then what the op has worked out from its parameters.
+    """
+    module = FORWARDS.get((name, arrays.xp(*operands).__name__))
+    if module is None or not _switch.on or not all(_is_float32(x) and x.size for x in operands) or not _have_numba():
+        return None
+    kernel = getattr(importlib.import_module(module), name)
+    return lambda *args: kernel(*map(_plain, args[: len(operands)]), *args[len(operands) :])
+
+
+def _plain(x: np.ndarray) -> np.ndarray:
+    """`x`, or a copy unless it is contiguous, aligned and writable: for a read-only array Numba would compile anew."""
+    return x if x.flags.carray else x.copy()
+
+
+FORWARDS: dict[tuple[str, str], str] = {
+    ("conv2d", "numpy"): "tinygen.kernels.cpu.convolution",
+    ("conv_transpose2d", "numpy"): "tinygen.kernels.cpu.convolution",
+    ("conv2d_weight_gradient", "numpy"): "tinygen.kernels.cpu.convolution",
 }
 
 

@@ -11,6 +11,8 @@ three ops below are each other's derivatives, to any order: with <., .> for the 
 
 All three are one matrix product once everything the kernel sees at one step is laid out as a row ("im2col"). The rows
 overlap, and hold KH * KW times the image; they are made for a few images at a time, so that they stay in cache.
+
+In float32 each has a kernel that does the same (kernels/cpu/convolution.py); what stands here says what it does.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from tinygen import dispatch
 from tinygen.arrays import xp
 from tinygen.errors import InputError, ShapeError
 from tinygen.ops.shapes import reshape
@@ -118,6 +121,8 @@ def conv2d(x, w, /, stride=1, padding=0, dilation=1, groups=1):
     """
     _check(x.shape, w.shape, groups, 2)
     win = window(x.shape[1:3], w.shape[:2], stride, padding, dilation)
+    if fast := dispatch.instead("conv2d", x, w):
+        return fast(x, w, win, groups)
     out = xp(x).empty((x.shape[0], *win.steps, w.shape[3]), np.result_type(x, w))
     weights = _weights(w, groups)
     for part in _chunks(x, win):
@@ -143,6 +148,8 @@ def conv_transpose2d(y, w, /, stride=1, padding=0, output_padding=0, dilation=1,
     _check(y.shape, w.shape, groups, 3)
     image = _size_back(y.shape[1:3], w.shape[:2], stride, padding, output_padding, dilation)
     win = window(image, w.shape[:2], stride, padding, dilation)
+    if fast := dispatch.instead("conv_transpose2d", y, w):
+        return fast(y, w, image, win, groups)
     out = xp(y).zeros((y.shape[0], *image, w.shape[2] * groups), np.result_type(y, w))
     weights = _weights(w, groups).swapaxes(1, 2)
     for part in _chunks(out, win):
@@ -192,6 +199,8 @@ def conv2d_weight_gradient(x, y, /, size, stride=1, padding=0, dilation=1, group
     win = window(x.shape[1:3], size, stride, padding, dilation)
     if y.shape[:-1] != (x.shape[0], *win.steps):
         raise ShapeError(f"conv2d takes the first to {(x.shape[0], *win.steps, y.shape[-1])}, unlike the second")
+    if fast := dispatch.instead("conv2d_weight_gradient", x, y):
+        return fast(x, y, win, groups)
     total = xp(x).zeros((groups, kernel[0] * kernel[1] * kernel[2], kernel[3] // groups), np.result_type(x, y))
     for part in _chunks(x, win):
         total += np.matmul(_rows(x[part], win, groups).swapaxes(1, 2), _features(y[part], groups))

@@ -1,0 +1,225 @@
+"""The kernels of convolution against the forwards they stand in for, which are the definitions."""
+
+import subprocess
+import sys
+import threading
+
+import hypothesis.strategies as st
+import numba
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from tinygen import ops
+from tinygen.dispatch import definitions_only
+from tinygen.kernels.cpu import convolution as kernels
+from tinygen.kernels.cpu import threads
+from tinygen.ops.convolution import _way_back
+
+EPS = np.finfo(np.float32).eps
+
+
+@pytest.fixture(autouse=True)
+def leave_the_number_of_threads_as_it_was():
+    before = numba.get_num_threads()
+    yield
+    numba.set_num_threads(before)
+
+
+@pytest.fixture(params=[1, 2])
+def thread_count(request, monkeypatch):
+    """With so many threads, and small work shared out too."""
+    if request.param > numba.config.NUMBA_NUM_THREADS:
+        pytest.skip("this machine or NUMBA_NUM_THREADS allows one thread only")
+    monkeypatch.setattr(kernels, "WORTH_SHARING", 0)
+    numba.set_num_threads(request.param)
+    return request.param
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def calls(x, w, params):
+    """The three ops on operands of the right shapes, as (function of two arrays, the arrays)."""
+    y = normal(*ops.conv2d(x, w, **params).shape, seed=2)
+    win, more = _way_back(x.shape, w.shape, *(params[name] for name in ("stride", "padding", "dilation")))
+    back = params | {"padding": win.pads, "output_padding": more}
+    return {
+        "conv2d": (lambda x, w: ops.conv2d(x, w, **params), (x, w)),
+        "conv_transpose2d": (lambda y, w: ops.conv_transpose2d(y, w, **back), (y, w)),
+        "conv2d_weight_gradient": (lambda x, y: ops.conv2d_weight_gradient(x, y, w.shape[:2], **params), (x, y)),
+    }
+
+
+@st.composite
+def problems(draw):
+    """Images, a kernel and parameters that fit together; few channels and many, grouped and one by one."""
+    pair = lambda low, high: (draw(st.integers(low, high)), draw(st.integers(low, high)))
+    n, c, d = draw(st.integers(0, 3)), *(draw(st.sampled_from([0, 1, 1, 2, 3, 5, 17])) for _ in "cd")
+    groups = draw(st.sampled_from([1, 1, 1, 2, 3, 20]))
+    size, stride, dilation, more, pads = pair(1, 4), pair(1, 3), pair(1, 3), pair(0, 6), (pair(0, 3), pair(0, 3))
+    image = [max(1, s * (k - 1) + 1 - sum(p)) + m for s, k, p, m in zip(dilation, size, pads, more)]
+    seed = draw(st.integers(0, 2**32 - 1))
+    x, w = normal(n, *image, c * groups, seed=seed), normal(*size, c, d * groups, seed=seed + 1)
+    return x, w, {"stride": stride, "padding": pads, "dilation": dilation, "groups": groups}
+
+
+def scattered(x):
+    """The same values, neither contiguous nor in row-major order."""
+    room = np.zeros([2 * side for side in x.shape[::-1]], x.dtype)
+    view = room[tuple(slice(None, None, 2) for _ in x.shape)].T
+    view[...] = x
+    return view
+
+
+def misaligned(x):
+    memory = np.empty(x.nbytes + 1, np.uint8)[1:].view(x.dtype).reshape(x.shape)
+    memory[...] = x
+    assert not memory.size or not memory.flags.aligned
+    return memory
+
+
+def read_only(x):
+    x = x.copy()
+    x.flags.writeable = False
+    return x
+
+
+@settings(max_examples=150)
+@given(problems())
+def assert_kernels_equal_definitions(problem):
+    """At most four times as far from the float64 definition as the float32 definition is, whatever the layout."""
+    for name, (f, operands) in calls(*problem).items():
+        with definitions_only():
+            exact, plain = f(*[a.astype(np.float64) for a in operands]), f(*operands)
+        error = lambda y, exact=exact: np.max(np.abs(y - exact), initial=0)
+        for layout in (np.asarray, scattered, misaligned, read_only):
+            fast = f(*map(layout, operands))
+            assert fast.shape == exact.shape and fast.dtype == np.float32, name
+            assert error(fast) <= 4 * error(plain) + 2 * EPS * np.max(np.abs(exact), initial=0), name
+
+
+def test_kernels_equal_their_definitions_for_any_shape_layout_and_number_of_threads(thread_count):
+    assert_kernels_equal_definitions()
+
+
+WIDE = {
+    "3x3": (normal(5, 12, 12, 32), normal(3, 3, 32, 40), {"padding": 1}),
+    "1x1": (normal(6, 10, 10, 48), normal(1, 1, 48, 32), {}),
+    "strided": (normal(5, 12, 12, 32), normal(4, 4, 32, 40), {"padding": 1, "stride": 2}),
+    "depthwise": (normal(5, 14, 14, 40), normal(3, 3, 1, 40), {"padding": 1, "groups": 40}),
+    "in groups": (normal(5, 14, 14, 40), normal(3, 3, 10, 24), {"padding": "same", "groups": 4}),
+}
+wide = pytest.mark.parametrize("x, w, params", WIDE.values(), ids=WIDE.keys())
+
+
+def with_defaults(params):
+    return {"stride": 1, "padding": 0, "dilation": 1, "groups": 1} | params
+
+
+@wide
+def test_one_thread_and_two_agree_to_rounding_and_a_run_repeats_its_bits(x, w, params, monkeypatch):
+    if numba.config.NUMBA_NUM_THREADS < 2:
+        pytest.skip("this machine or NUMBA_NUM_THREADS allows one thread only")
+    monkeypatch.setattr(kernels, "WORTH_SHARING", 0)
+    for f, operands in calls(x, w, with_defaults(params)).values():
+        results = []
+        for count in (1, 2):
+            numba.set_num_threads(count)
+            results.append(f(*operands))
+            for _ in range(3):
+                np.testing.assert_array_equal(f(*operands), results[-1])
+        np.testing.assert_allclose(*results, rtol=0, atol=1e-5 * np.abs(results[0]).max())
+
+
+@wide
+def test_eight_python_threads_may_convolve_at_once(x, w, params, thread_count):
+    made = calls(x, w, with_defaults(params)).values()
+    expected = [f(*operands) for f, operands in made]
+    start, results = threading.Barrier(8), {}
+
+    def work(i):
+        numba.set_num_threads(thread_count)
+        start.wait()
+        for _ in range(5):
+            results[i] = [f(*operands) for f, operands in made]
+
+    workers = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    for i in range(8):
+        for got, e in zip(results[i], expected, strict=True):
+            np.testing.assert_array_equal(got, e)
+
+
+def test_kernels_are_what_runs_in_float32_and_only_there(monkeypatch):
+    ran = []
+    for name in ("conv2d", "conv_transpose2d", "conv2d_weight_gradient"):
+        kernel = getattr(kernels, name)
+        monkeypatch.setattr(kernels, name, lambda *args, name=name, kernel=kernel: (ran.append(name), kernel(*args))[1])
+    x, w = normal(2, 5, 5, 3), normal(3, 3, 3, 4)
+    made = calls(x, w, with_defaults({}))
+    ran.clear()
+    for f, operands in made.values():
+        f(*[a.astype(np.float64) for a in operands])
+        with definitions_only():
+            f(*operands)
+    assert not ran
+    for f, operands in made.values():
+        f(*operands)
+    assert ran == list(made)
+
+
+def test_the_scratch_of_a_thread_stays_what_its_largest_convolution_needed():
+    x, w = normal(4, 16, 16, 32), normal(3, 3, 32, 32)
+    ops.conv2d(x, w, padding=1)
+    kept = kernels._own.memory
+    for _ in range(3):
+        ops.conv2d(x, w, padding=1)
+        ops.conv2d(x[:1], w[:1], padding=1)
+    assert kernels._own.memory is kept and kept.nbytes <= 2**25
+    kernels._scratch((2**12, 2**12))                                            # too much to keep
+    assert kernels._own.memory is kept
+
+
+def test_the_blas_of_the_kernels_has_one_thread_whoever_sets_it_to_more():
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(2, user_api="blas"):
+        ops.conv2d(normal(1, 4, 4, 2), normal(3, 3, 2, 2))
+        assert [library.num_threads for library in kernels._blas()] == [1]
+
+
+def test_shared_work_is_done_once_each_and_errors_come_back():
+    done = []
+    threads.share(done.append, 50, 2)
+    assert sorted(done) == list(range(50))
+
+    def fail(number):
+        raise ValueError(number)
+
+    with pytest.raises(ValueError, match="0|1"):
+        threads.share(fail, 2, 2)
+    threads.share(done.append, 0, 2)
+
+
+def test_a_forked_process_convolves_too():
+    code = """
+import os, numba, numpy as np
+from tinygen import ops
+from tinygen.kernels.cpu import convolution
+convolution.WORTH_SHARING = 0
+x, w = np.ones((4, 8, 8, 8), np.float32), np.ones((3, 3, 8, 8), np.float32)
+y = ops.conv2d(x, w)
+child = os.fork()
+if child == 0:
+    os._exit(0 if (ops.conv2d(x, w) == y).all() else 1)
+assert os.waitpid(child, 0)[1] == 0
+"""
+    if not hasattr(__import__("os"), "fork"):
+        pytest.skip("this system does not fork")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
