@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinygen import arrays
+from tinygen import arrays, launch
 from tinygen.errors import InputError
 
 
@@ -154,6 +154,17 @@ def _cross_entropy_backward(g, operands: list, out: np.ndarray, residual: tuple,
 KERNELS: dict[tuple[str, str], Kernel] = {
     ("softmax", "numpy"): Kernel(_softmax_accepts, _softmax_forward, _softmax_backward),
     ("cross_entropy", "numpy"): Kernel(_cross_entropy_accepts, _cross_entropy_forward, _cross_entropy_backward),
+    ("silu", "numpy"): Kernel(launch.activation_accepts, launch.silu_forward, launch.silu_backward),
+    ("gelu", "numpy"): Kernel(launch.activation_accepts, launch.gelu_forward, launch.gelu_backward),
+    ("binary_cross_entropy_with_logits", "numpy"): Kernel(
+        launch.binary_cross_entropy_accepts, launch.binary_cross_entropy_forward, launch.binary_cross_entropy_backward
+    ),
+    ("layer_norm", "numpy"): Kernel(launch.layer_norm_accepts, launch.layer_norm_forward, launch.layer_norm_backward),
+    ("rms_norm", "numpy"): Kernel(launch.layer_norm_accepts, launch.rms_norm_forward, launch.rms_norm_backward),
+    ("group_norm", "numpy"): Kernel(launch.group_norm_accepts, launch.group_norm_forward, launch.group_norm_backward),
+    ("group_norm_silu", "numpy"): Kernel(
+        launch.group_norm_accepts, launch.group_norm_silu_forward, launch.group_norm_silu_backward
+    ),
 }
 
 

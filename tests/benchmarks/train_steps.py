@@ -11,8 +11,8 @@
 A step is forward, backward, the optimiser and zero_grad. Data and noise are drawn beforehand, the same for both, so
 random numbers are not part of it. All is float32, with the same number of threads. A workload is first run for 20 steps
 in both libraries: a loss or a weight that differs by more than 1e-3 (of 1, or of the number where that is larger)
-refuses the comparison. PyTorch gets its own layouts and its own way to write a model: images (N, C, H, W), queries, keys
-and values by one Linear, its fused attention.
+refuses the comparison. PyTorch gets its own layouts and its own way to write a model: images (N, C, H, W), queries,
+keys and values by one Linear, its fused attention.
 """
 
 from __future__ import annotations
@@ -328,7 +328,7 @@ def main() -> None:
         tables[number] = compare(work, peers, options.rounds, options.threads)
         for name, row in tables[number].items():
             spread = f"{row['low']:.2f} to {row['high']:.2f}"
-            print(f"{number:<4}{work.title:22}{name:10}{row['median']:10.2f}{spread:>20}{row['ratio']:15.2f}", flush=True)
+            print(f"{number:<4}{work.title:22}{name:10}{row['median']:10.2f}{spread:>20}{row['ratio']:15.2f}")
     for peer in peers:
         mean = np.exp(np.mean([np.log(table[peer]["ratio"]) for table in tables.values()]))
         print(f"\ngeometric mean of {peer} over tinygen: {mean:.2f}")

@@ -20,6 +20,7 @@ LAYERS = {
     "LayerNorm": (lambda rng: nn.LayerNorm(4), [IMAGES]),
     "RMSNorm": (lambda rng: nn.RMSNorm(4), [IMAGES]),
     "GroupNorm": (lambda rng: nn.GroupNorm(2, 4), [IMAGES]),
+    "GroupNormSiLU": (lambda rng: nn.GroupNormSiLU(2, 4), [IMAGES, (2, 4), (1, 4)]),
     "BatchNorm": (lambda rng: nn.BatchNorm(4), [IMAGES]),
     "Dropout": (lambda rng: nn.Dropout(0.5, rng=rng), [IMAGES]),
     "Embedding": (lambda rng: nn.Embedding(5, 3, rng=rng), [TOKENS]),

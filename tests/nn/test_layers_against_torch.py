@@ -105,6 +105,14 @@ def test_group_norm():
     agree(nn.GroupNorm(2, 6), lambda p, x: last(F.group_norm(first(x), 2, p["gain"], p["bias"])), (3, 4, 5, 6))
 
 
+def test_group_norm_with_silu():
+    norm = lambda p, x: F.group_norm(first(x), 2, p["gain"], p["bias"])
+    agree(nn.GroupNormSiLU(2, 6), lambda p, x: last(F.silu(norm(p, x))), (3, 4, 5, 6))
+    each = lambda v: v[:, :, None, None]
+    theirs = lambda p, x, s, b: last(F.silu(norm(p, x) * (1 + each(s)) + each(b)))
+    agree(nn.GroupNormSiLU(2, 6), theirs, (3, 4, 5, 6), (3, 6), (1, 6))
+
+
 def test_batch_norm_in_training_and_in_evaluation():
     mean, var = torch.zeros(6, dtype=torch.float64), torch.ones(6, dtype=torch.float64)
     norm = lambda training: (

@@ -10,7 +10,7 @@ from tinygen.nn.dropout import Dropout
 from tinygen.nn.embedding import Embedding, FourierFeatures, TimeEmbedding, sinusoidal
 from tinygen.nn.linear import MLP, Linear, Sequential
 from tinygen.nn.module import Buffer, Module
-from tinygen.nn.normalisation import BatchNorm, GroupNorm, LayerNorm, RMSNorm
+from tinygen.nn.normalisation import BatchNorm, GroupNorm, GroupNormSiLU, LayerNorm, RMSNorm
 from tinygen.nn.reparametrisation import SpectralNorm, WeightNorm
 from tinygen.nn.residual import ConvResidualBlock, ResidualBlock, ResidualMLP
 from tinygen.nn.transformer import GPT, TransformerBlock
@@ -30,6 +30,7 @@ __all__ = [
     "Embedding",
     "FourierFeatures",
     "GroupNorm",
+    "GroupNormSiLU",
     "ImageAttention",
     "KeyValueCache",
     "LayerNorm",

@@ -14,7 +14,7 @@ from tinygen.nn.dropout import Dropout
 from tinygen.nn.embedding import TimeEmbedding
 from tinygen.nn.linear import Linear
 from tinygen.nn.module import Module
-from tinygen.nn.normalisation import GroupNorm
+from tinygen.nn.normalisation import GroupNormSiLU
 from tinygen.random import Generator
 from tinygen.tensor import Tensor
 
@@ -58,21 +58,18 @@ class ConvResidualBlock(Module):
         self, inputs: int, outputs: int, condition: int = 0, groups: int = 8, dropout: float = 0.0, *, rng: Generator
     ):
         zeros = initialise.zeros
-        self.norm1 = GroupNorm(math.gcd(groups, inputs), inputs)
+        self.norm1 = GroupNormSiLU(math.gcd(groups, inputs), inputs)
         self.conv1 = Conv2d(inputs, outputs, 3, padding=1, rng=rng)
         self.condition = Linear(condition, 2 * outputs, rng=rng, weight_init=zeros) if condition else None
-        self.norm2 = GroupNorm(math.gcd(groups, outputs), outputs)
+        self.norm2 = GroupNormSiLU(math.gcd(groups, outputs), outputs)
         self.dropout = Dropout(dropout, rng=rng) if dropout else None
         self.conv2 = Conv2d(outputs, outputs, 3, padding=1, rng=rng, weight_init=zeros)
         self.skip = Linear(inputs, outputs, rng=rng, weight_init=initialise.lecun_normal) if inputs != outputs else None
 
     def forward(self, h: Tensor, c: Tensor | None = None) -> Tensor:
         require(self, "condition", c, self.condition)
-        inner = self.norm2(self.conv1(ops.silu(self.norm1(h))))
-        if self.condition is not None:
-            s, b = ops.split(self.condition(c)[:, None, None, :], 2, axis=-1)
-            inner = (1 + s) * inner + b
-        inner = ops.silu(inner)
+        s, b = (None, None) if self.condition is None else ops.split(self.condition(c), 2, axis=-1)
+        inner = self.norm2(self.conv1(self.norm1(h)), s, b)
         inner = inner if self.dropout is None else self.dropout(inner)
         return (h if self.skip is None else self.skip(h)) + self.conv2(inner)
 

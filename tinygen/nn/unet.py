@@ -20,7 +20,7 @@ from tinygen.nn.convolution import Conv2d
 from tinygen.nn.embedding import TimeEmbedding
 from tinygen.nn.linear import Linear
 from tinygen.nn.module import Module
-from tinygen.nn.normalisation import GroupNorm
+from tinygen.nn.normalisation import GroupNorm, GroupNormSiLU
 from tinygen.nn.residual import ConvResidualBlock, require
 from tinygen.random import Generator
 from tinygen.tensor import Tensor
@@ -111,7 +111,7 @@ class UNet(Module):
             if level:
                 self.double.append(Conv2d(wide, wide, 3, padding=1, rng=rng))
             at = wide
-        self.norm = GroupNorm(math.gcd(8, at), at)
+        self.norm = GroupNormSiLU(math.gcd(8, at), at)
         self.last = Conv2d(at, outputs or channels, 3, padding=1, rng=rng, weight_init=initialise.zeros)
 
     def forward(self, x: Tensor, t: Any, c: Tensor | None = None) -> Tensor:
@@ -134,4 +134,4 @@ class UNet(Module):
             if level < len(self.double):
                 _, height, width, _ = seen[-1].shape
                 h = self.double[level](ops.upsample_nearest(h)[:, :height, :width])
-        return self.last(ops.silu(self.norm(h)))
+        return self.last(self.norm(h))

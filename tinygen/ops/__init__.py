@@ -2,6 +2,7 @@
 
 from tinygen.ops.activations import (
     gelu,
+    silu,
 )
 from tinygen.ops.attention import (
     scaled_dot_product_attention,
@@ -74,7 +75,6 @@ from tinygen.ops.elementwise import (
     round,
     sigmoid,
     sign,
-    silu,
     sin,
     sinh,
     softplus,
@@ -122,6 +122,7 @@ from tinygen.ops.normalisation import (
     batch_norm,
     batch_norm_inference,
     group_norm,
+    group_norm_silu,
     layer_norm,
     rms_norm,
 )
@@ -240,6 +241,7 @@ __all__ = [
     "greater",
     "greater_equal",
     "group_norm",
+    "group_norm_silu",
     "identity",
     "inv",
     "invert",

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import math
 
+from tinygen.domains import arrays, real
 from tinygen.errors import InputError
 from tinygen.fused import fused
-from tinygen.ops.elementwise import ndtr, tanh
+from tinygen.ops.elementwise import ndtr, sigmoid, tanh
+
+
+@fused(inputs=arrays(real))
+def silu(x, /):
+    """x sigmoid(x), also called swish (Elfwing et al. 2018)."""
+    return x * sigmoid(x)
 
 
 def _gelus(draw):

@@ -224,18 +224,6 @@ def elu(x, /, alpha=1.0):
 elu.vjp(lambda g, x, alpha: where(x > 0, g, alpha * (g * exp(minimum(x, 0.0)))))
 
 
-@op(inputs=arrays(real))
-def silu(x):
-    """x sigmoid(x), also called swish (Elfwing et al. 2018)."""
-    return x * (0.5 * xp(x).tanh(0.5 * x) + 0.5)
-
-
-@silu.vjp
-def _(g, x):
-    s = sigmoid(x)
-    return g * (s * (1 + x * (1 - s)))
-
-
 # -- choosing and comparing --------------------------------------------------------------------------------------------
 
 equal = op("equal", forward=np.equal, inputs=arrays(real, real))

@@ -2,7 +2,7 @@
 the mean and the variance are taken over. Features are last: x is (N, ..., C).
 
     layer_norm     the features, at each position              RMS norm does not subtract the mean
-    group_norm     all positions and a group of the features, for each example
+    group_norm     all positions and a group of the features, for each example; group_norm_silu goes on to SiLU
     batch_norm     all examples and positions, for each feature
 
 Variances are those of the numbers at hand, divided by their count n, not by n - 1. Where the numbers are all equal the
@@ -16,6 +16,7 @@ import math
 from tinygen.domains import positive
 from tinygen.errors import ShapeError
 from tinygen.fused import fused
+from tinygen.ops.activations import silu
 from tinygen.ops.elementwise import sqrt, square
 from tinygen.ops.reductions import mean
 from tinygen.ops.shapes import reshape
@@ -71,7 +72,7 @@ def rms_norm(x, gain=None, /, eps=1e-5):
 
 
 def _grouped(draw):
-    groups, width, n = draw.sizes(3, high=2)
+    groups, (width, n) = draw.integer(1, 2), draw.sizes(2, high=2)
     c = groups * width
     x = draw.array((n, *draw.shape(0, 2, 2), c))
     vector = lambda: draw.choice([None, draw.array((c,))])
@@ -92,6 +93,28 @@ def group_norm(x, gain=None, bias=None, /, *, groups, eps=1e-5):
         raise ShapeError(f"the {c} features do not divide into {groups} groups")
     y, _, _ = _standardise(reshape(x, (n, math.prod(positions), groups, c // groups)), (1, 3), eps)
     return _affine(reshape(y, x.shape), gain, bias)
+
+
+def _grouped_and_told(draw):
+    (x, gain, bias), params = _grouped(draw)
+    vector = lambda: draw.choice([None, draw.array((draw.choice([1, x.shape[0]]), x.shape[-1]))])
+    return (x, gain, bias, vector(), vector()), params
+
+
+@fused(inputs=_grouped_and_told)
+def group_norm_silu(x, gain=None, bias=None, scale=None, shift=None, /, *, groups, eps=1e-5):
+    """silu((1 + scale) group_norm(x, gain, bias) + shift): what a residual block does between two convolutions.
+
+    scale and shift, which may be None, are those of each example, (N, C) or (1, C): they tell it of time or class
+    ("adaptive group norm": Dhariwal & Nichol 2021, sec. 3.1). x: (N, ..., C), gain and bias: (C,).
+    """
+    y = group_norm(x, gain, bias, groups=groups, eps=eps)
+    for vector in (scale, shift):
+        if vector is not None and tuple(vector.shape) not in ((x.shape[0], x.shape[-1]), (1, x.shape[-1])):
+            raise ShapeError(f"scale and shift must be {(x.shape[0], x.shape[-1])} or {(1, x.shape[-1])}")
+    told = lambda vector: reshape(vector, (vector.shape[0], *(1 for _ in x.shape[1:-1]), x.shape[-1]))
+    y = y if scale is None else y * (1 + told(scale))
+    return silu(y if shift is None else y + told(shift))
 
 
 @fused(inputs=lambda draw: _normalised(draw, low=2))
