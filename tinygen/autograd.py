@@ -23,7 +23,8 @@ import numpy as np
 
 from tinygen import arrays
 from tinygen.errors import DtypeError, GraphError, MutationError, NonFiniteError, ShapeError, TinygenError
-from tinygen.registry import RAISED, REGISTRY, Node, Selection, WatchedNode, _finite, checksum, mode
+from tinygen.explain import RAISED, checksum, finite
+from tinygen.registry import REGISTRY, Node, Selection, WatchedNode, mode
 from tinygen.tensor import Leaf, Tensor
 
 ndarray = np.ndarray
@@ -202,7 +203,7 @@ def _pull(node: Node, g: Any, needs: Sequence, create_graph: bool) -> Any:
         pulled = _spread(node, pulled, needs)
     if line or mode.watching:
         for i, (need, gradient) in enumerate(zip(needs, pulled)):
-            if need is not None and not _finite(getattr(gradient, "_array", gradient)):
+            if need is not None and not finite(getattr(gradient, "_array", gradient)):
                 raise NonFiniteError(f"{node.op.name}{line}: the gradient of operand {i} holds a NaN or an infinity.")
     return pulled
 

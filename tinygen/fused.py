@@ -22,10 +22,10 @@ from typing import Any
 
 from tinygen import arrays, autograd, dispatch
 from tinygen.errors import DtypeError, TinygenError
+from tinygen.explain import RAISED, describe, explain, watch
 from tinygen.registry import (
     CONSTANT,
     FLOATS,
-    RAISED,
     REGISTRY,
     Node,
     Op,
@@ -34,11 +34,8 @@ from tinygen.registry import (
     _stamp,
     _whole,
     add_to_registry,
-    describe,
-    explain,
     mode,
     new_node,
-    watch,
 )
 from tinygen.tensor import Tensor
 

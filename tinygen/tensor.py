@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygen import arrays
+from tinygen import arrays, explain
 from tinygen.errors import DtypeError, GraphError, InputError, ShapeError
 
 tick = count(1).__next__
@@ -109,8 +109,8 @@ class Tensor:
             if not self._array.flags.writeable:
                 raise InputError("this Tensor is a view that repeats elements and cannot be written to; copy it first")
             self._array[index] = values
-        except registry.RAISED as error:
-            raise registry.explain(name, error, [self._array, values]) from None
+        except explain.RAISED as error:
+            raise explain.explain(name, error, [self._array, values]) from None
         self.touch()
 
     def touch(self) -> None:
@@ -497,4 +497,4 @@ def tensor(values: Any, dtype: Any = None, requires_grad: bool = False, device: 
 
 
 # Ops are built on Tensor and Tensor's operators call ops, so these come after the class.
-from tinygen import autograd, ops, registry  # noqa: E402
+from tinygen import autograd, ops  # noqa: E402

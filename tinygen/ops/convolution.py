@@ -25,9 +25,10 @@ import numpy as np
 from tinygen import dispatch
 from tinygen.arrays import xp
 from tinygen.errors import InputError, ShapeError
+from tinygen.explain import explained
 from tinygen.ops.shapes import reshape
 from tinygen.ops.windows import Pair, Window, margins, pair, places, reach, window
-from tinygen.registry import explained, op
+from tinygen.registry import op
 
 _CHUNK = 2**20  # numbers in the rows that are made at a time: four megabytes in float32
 

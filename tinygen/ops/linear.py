@@ -15,10 +15,11 @@ import numpy as np
 from tinygen.arrays import xp
 from tinygen.domains import nonzero, unit
 from tinygen.errors import InputError, ShapeError
+from tinygen.explain import explained
 from tinygen.ops.elementwise import where
 from tinygen.ops.reductions import _kept, broadcast_to
 from tinygen.ops.shapes import tril, triu
-from tinygen.registry import explained, op
+from tinygen.registry import op
 
 # -- products ----------------------------------------------------------------------------------------------------------
 

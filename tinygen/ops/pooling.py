@@ -11,11 +11,12 @@ import numpy as np
 
 from tinygen.arrays import xp
 from tinygen.errors import DtypeError, ShapeError
+from tinygen.explain import explained
 from tinygen.ops.linear import matmul
 from tinygen.ops.reductions import broadcast_to
 from tinygen.ops.shapes import reshape
 from tinygen.ops.windows import Window, pair, places, window
-from tinygen.registry import explained, op
+from tinygen.registry import op
 
 
 def _pool_window(shape: tuple, size: Any, stride: Any, padding: Any) -> Window:

@@ -15,8 +15,9 @@ import numpy as np
 
 from tinygen.arrays import xp
 from tinygen.errors import InputError, ShapeError
+from tinygen.explain import explained
 from tinygen.ops.indexing import _at, _axis, put_add
-from tinygen.registry import explained, op
+from tinygen.registry import op
 
 # -- another shape -----------------------------------------------------------------------------------------------------
 
