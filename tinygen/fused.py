@@ -100,7 +100,7 @@ class Fused(Op):
         """The backward kernel's results, recorded as one node with g and the operands for parents."""
         wanted = [i for i, need in enumerate(needs) if need]
         pulled = self.pull_back(g._array, node.saved, needs)
-        grads = [pulled[i] for i in wanted]
+        grads = [arrays.xp(pulled[i]).asarray(pulled[i]) for i in wanted]  # of 0-d operands they may be NumPy scalars
         values, _, _, params, _ = node.saved
         inner = _record(
             self.gradient,
