@@ -145,8 +145,8 @@ def draw_trajectories(run: Run, model: DDPM, film: np.ndarray) -> None:
         run.path("trajectories.png"),
         plotting.strands(forward[:, :, 0], "Forward: data to noise", xlabel="t", colour_at=0),
         plotting.strands(reverse[:, :, 0], "Reverse: noise to data", back, xlabel="t"),
-        plotting.trajectories(forward[:, :6], extent=EXTENT),
-        plotting.trajectories(reverse[:, :6], extent=EXTENT),
+        plotting.trajectories(forward[:, :6], "Six points, pale to dark in time", EXTENT),
+        plotting.trajectories(reverse[:, :6], "Six points, pale to dark in time", EXTENT),
         columns=2,
     )
 
