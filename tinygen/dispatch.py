@@ -159,6 +159,9 @@ KERNELS: dict[tuple[str, str], Kernel] = {
     ("binary_cross_entropy_with_logits", "numpy"): Kernel(
         launch.binary_cross_entropy_accepts, launch.binary_cross_entropy_forward, launch.binary_cross_entropy_backward
     ),
+    ("scaled_dot_product_attention", "numpy"): Kernel(
+        launch.attention_accepts, launch.attention_forward, launch.attention_backward
+    ),
     ("layer_norm", "numpy"): Kernel(launch.layer_norm_accepts, launch.layer_norm_forward, launch.layer_norm_backward),
     ("rms_norm", "numpy"): Kernel(launch.layer_norm_accepts, launch.rms_norm_forward, launch.rms_norm_backward),
     ("group_norm", "numpy"): Kernel(launch.group_norm_accepts, launch.group_norm_forward, launch.group_norm_backward),

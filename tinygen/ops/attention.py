@@ -15,7 +15,7 @@ MASKED = -1e30  # the score of a key that may not be attended to; finite, so tha
 
 def _attentions(draw):
     queries, keys, features, width = draw.sizes(4, high=3)
-    batch = draw.shape(0, 2, 2)
+    batch, features = draw.shape(0, 2, 2), max(1, features)
     q, k = draw.array((*batch, queries, features)), draw.array((*draw.broadcastable(batch), keys, features))
     v = draw.array((*draw.broadcastable(batch), keys, width))
     boolean = draw.integers((queries, keys), 2) > 0
