@@ -25,6 +25,7 @@ from .threads import share, threads
 float32 = np.float32
 ZERO = float32(0)
 SCRATCH = 2**18                 # numbers in the rows laid out at a time: one megabyte
+UNPACKED = 10**6                # multiplications up to which OpenBLAS does not pack the matrices first
 WORTH_SHARING = 2**22           # multiplications that take about as long as sharing them out, 40 us
 
 # -- laying out and taking back ----------------------------------------------------------------------------------------
@@ -55,52 +56,82 @@ def multiply_add(a, b, to):
 
 
 @kernel
+def clear_pieces(to, start, step, length, count):
+    """to[start : start + length] = 0, and so on, `count` times in all, each a `step` further."""
+    for j in range(count):
+        clear(to[start + j * step : start + j * step + length])
+
+
+@kernel
+def copy_pieces(x, at, stride, to, start, step, length, count):
+    """to[start : start + length] = x[at : at + length], and so on, `count` times in all, each a step or stride further.
+
+    A loop of its own, its lengths known before it begins: three times faster than the same inside the loops below.
+    """
+    for j in range(count):
+        copy(x[at + j * stride : at + j * stride + length], to[start + j * step : start + j * step + length])
+
+
+@kernel
+def add_pieces(rows, start, step, x, at, stride, length, count):
+    """The transpose of `copy_pieces`: adds each piece to where it would be copied from."""
+    for j in range(count):
+        add(rows[start + j * step : start + j * step + length], x[at + j * stride : at + j * stride + length])
+
+
+@kernel
+def steps_inside(geometry, b):
+    """The first step of a line at which place b of the kernel lies on the image, and the first that follows."""
+    W, J, sw, dw, left = geometry[1], geometry[4], geometry[9], geometry[11], geometry[13]
+    first = max(0, -((b * dw - left) // sw))
+    end = min(J, (W - 1 - b * dw + left) // sw + 1)
+    return (first, end) if first < end else (J, J)
+
+
+@kernel
 def lay_out(x, rows, geometry, group, first, count):
-    """im2col: for each step of lines first ... first + count - 1 a row of what the kernel sees of x (numbers,)."""
+    """im2col: a row of what the kernel sees of x for each step of lines first ... first + count - 1, all (numbers,)."""
     H, W, C, I, J, KH, KW, c, sh, sw, dh, dw, top, left = geometry
+    begin, end = steps_inside(geometry, 0)[0], steps_inside(geometry, KW - 1)[1]
+    joined = c == C and dw == 1 and begin < end          # between the borders, neighbours are one piece of memory
+    K, stride = KH * KW * c, sw * C
     for line in range(count):
         n, i = (first + line) // I, (first + line) % I
         for a in range(KH):
             h = i * sh + a * dh - top
-            pixel = (n * H + h) * W
-            for j in range(J):
-                to = rows[line * J + j, a * KW * c : (a + 1) * KW * c]
-                start = j * sw - left
-                if h < 0 or h >= H:
-                    clear(to)
-                elif c == C and dw == 1:                              # neighbours are one piece of memory
-                    low = min(max(0, -start), KW)
-                    high = max(low, min(KW, W - start))
-                    clear(to[: low * c])
-                    copy(x[(pixel + start + low) * c : (pixel + start + high) * c], to[low * c : high * c])
-                    clear(to[high * c :])
-                else:
-                    for b in range(KW):
-                        w = start + b * dw
-                        at = (pixel + w) * C + group * c
-                        if w < 0 or w >= W:
-                            clear(to[b * c : (b + 1) * c])
-                        else:
-                            copy(x[at : at + c], to[b * c : (b + 1) * c])
+            row = line * J * K + a * KW * c
+            if h < 0 or h >= H:
+                clear_pieces(rows, row, K, KW * c, J)
+                continue
+            pixel = ((n * H + h) * W - left) * C + group * c
+            if joined:
+                copy_pieces(x, pixel + begin * stride, stride, rows, row + begin * K, K, KW * c, end - begin)
+            for b in range(KW):
+                inside, outside = steps_inside(geometry, b)
+                low, high = (begin, end) if joined else (outside, outside)       # these steps are there already
+                part, at = row + b * c, pixel + b * dw * C
+                clear_pieces(rows, part, K, c, inside)
+                copy_pieces(x, at + inside * stride, stride, rows, part + inside * K, K, c, low - inside)
+                copy_pieces(x, at + high * stride, stride, rows, part + high * K, K, c, outside - high)
+                clear_pieces(rows, part + outside * K, K, c, J - outside)
 
 
 @kernel
 def take_back(rows, x, geometry, group, first, count):
     """col2im, the transpose of `lay_out`: adds what stands in `rows` to where it was seen."""
     H, W, C, I, J, KH, KW, c, sh, sw, dh, dw, top, left = geometry
+    K, stride = KH * KW * c, sw * C
     for line in range(count):
         n, i = (first + line) // I, (first + line) % I
         for a in range(KH):
             h = i * sh + a * dh - top
             if h < 0 or h >= H:
                 continue
-            for j in range(J):
-                for b in range(KW):
-                    w = j * sw + b * dw - left
-                    if 0 <= w < W:
-                        at = ((n * H + h) * W + w) * C + group * c
-                        seen = (a * KW + b) * c
-                        add(rows[line * J + j, seen : seen + c], x[at : at + c])
+            for b in range(KW):
+                inside, outside = steps_inside(geometry, b)
+                at = ((n * H + h) * W + inside * sw + b * dw - left) * C + group * c
+                row = (line * J + inside) * K + (a * KW + b) * c
+                add_pieces(rows, row, K, x, at, stride, c, outside - inside)
 
 
 @kernel
@@ -129,7 +160,7 @@ def convolve(x, weights, y, geometry, begin, end, rows, part):
         count = min(lines, end - first)
         p, q = first * J, (first + count) * J
         for g in range(groups):
-            lay_out(x, rows, geometry, g, first, count)
+            lay_out(x, rows.reshape(rows.size), geometry, g, first, count)
             if groups == 1:
                 np.dot(rows[: q - p], weights[0], y[p:q])
             else:
@@ -151,7 +182,7 @@ def convolve_back(y, weights, x, geometry, begin, end, rows, part):
             else:
                 take_columns(y, part[: q - p], p, g * d)
                 np.dot(part[: q - p], weights[g], rows[: q - p])
-            take_back(rows, x, geometry, g, first, count)
+            take_back(rows.reshape(rows.size), x, geometry, g, first, count)
 
 
 @kernel
@@ -164,7 +195,7 @@ def correlate(x, y, total, geometry, begin, end, rows, part, product):
         count = min(lines, end - first)
         p, q = first * J, (first + count) * J
         for g in range(groups):
-            lay_out(x, rows, geometry, g, first, count)
+            lay_out(x, rows.reshape(rows.size), geometry, g, first, count)
             if groups == 1:
                 np.dot(rows[: q - p].T, y[p:q], product)
             else:
@@ -174,9 +205,17 @@ def correlate(x, y, total, geometry, begin, end, rows, part, product):
                 add(product[k], total[g, k])
 
 
-# -- each channel by itself: x (pixels, C), weights (KH KW, C), y (steps, C) -------------------------------------------
+# -- each channel by itself: x, weights (KH, KW, C) and y as (numbers,) ------------------------------------------------
 
 CONVOLVE, CONVOLVE_BACK, CORRELATE = 0, 1, 2
+
+
+@kernel
+def multiply_add_pieces(a, at_a, stride_a, b, at_b, stride_b, to, at, stride, length, count):
+    """to[at : at + length] += a[at_a : ...] * b[at_b : ...], and so on, `count` times in all, each a stride further."""
+    for j in range(count):
+        p, q, r = at_a + j * stride_a, at_b + j * stride_b, at + j * stride
+        multiply_add(a[p : p + length], b[q : q + length], to[r : r + length])
 
 
 @kernel
@@ -185,22 +224,21 @@ def each_channel(what, x, weights, y, geometry, begin, end):
     H, W, C, I, J, KH, KW, c, sh, sw, dh, dw, top, left = geometry
     for line in range(begin, end):
         n, i = line // I, line % I
-        for j in range(J):
-            for a in range(KH):
-                h = i * sh + a * dh - top
-                if h < 0 or h >= H:
-                    continue
-                for b in range(KW):
-                    w = j * sw + b * dw - left
-                    if w < 0 or w >= W:
-                        continue
-                    pixel, step, place = (n * H + h) * W + w, line * J + j, a * KW + b
-                    if what == CONVOLVE:
-                        multiply_add(x[pixel], weights[place], y[step])
-                    elif what == CONVOLVE_BACK:
-                        multiply_add(y[step], weights[place], x[pixel])
-                    else:
-                        multiply_add(x[pixel], y[step], weights[place])
+        for a in range(KH):
+            h = i * sh + a * dh - top
+            if h < 0 or h >= H:
+                continue
+            for b in range(KW):
+                inside, outside = steps_inside(geometry, b)
+                count, stride = outside - inside, sw * C
+                pixel = ((n * H + h) * W + inside * sw + b * dw - left) * C
+                step, place = (line * J + inside) * C, (a * KW + b) * C
+                if what == CONVOLVE:
+                    multiply_add_pieces(x, pixel, stride, weights, place, 0, y, step, C, C, count)
+                elif what == CONVOLVE_BACK:
+                    multiply_add_pieces(y, step, C, weights, place, 0, x, pixel, stride, C, count)
+                else:
+                    multiply_add_pieces(x, pixel, stride, y, step, C, weights, place, 0, C, count)
 
 
 # -- launching: contiguous float32 arrays, none of them empty; `win` is a tinygen.ops.windows.Window -------------------
@@ -275,18 +313,17 @@ def _convolve(x, weights, y, geometry):
 
 
 def _each_channel(what, x, w, y, geometry):
-    c, (kh, kw), i, j = x.shape[3], w.shape[:2], geometry[3], geometry[4]
-    pixels, steps = x.reshape(-1, c), y.reshape(-1, c)
-    # each thread adds to weights of its own; all read the same ones otherwise
-    totals = np.zeros((threads(), kh * kw, c), float32) if what == CORRELATE else w.reshape(1, kh * kw, c)
+    lines, i, both = y.shape[0] * y.shape[1], y.shape[1], (x.reshape(-1), y.reshape(-1))
+    # where the weights are what is computed, each thread adds to some of its own
+    copies = np.zeros((threads(), w.size), float32) if what == CORRELATE else w.reshape(1, -1)
 
     def run(number, begin, end):
-        weights = totals[number if what == CORRELATE else 0]
-        each_channel(what, pixels, weights, steps, geometry, begin, end)
+        weights = copies[number] if what == CORRELATE else copies[0]
+        each_channel(what, both[0], weights, both[1], geometry, begin, end)
 
-    _share_lines(run, len(steps) // j, i if what == CONVOLVE_BACK else 1, 1, 8 * y.size * kh * kw)
+    _share_lines(run, lines, i if what == CONVOLVE_BACK else 1, 1, 8 * y.size * w.shape[0] * w.shape[1])
     if what == CORRELATE:
-        w[...] = _in_order(totals).reshape(w.shape)
+        w[...] = _in_order(copies).reshape(w.shape)
 
 
 def _geometry(image, channels, win, groups):
@@ -301,9 +338,14 @@ def _by_group(w, groups):
 
 
 def _lines(geometry, d):
-    """How many lines to lay out at a time: more steps the more channels they make, as far as the scratch allows."""
+    """How many lines to lay out at a time, when each step makes d numbers.
+
+    A product of no more than UNPACKED multiplications skips a copy of both matrices. If that leaves too few rows to
+    keep the vector units busy, as many as the scratch allows.
+    """
     J, KH, KW, c = geometry[4:8]
-    return max(1, min(SCRATCH // (KH * KW * c), max(64, 4 * d)) // J)
+    rows = UNPACKED // (KH * KW * c * d)
+    return max(1, min(rows if rows >= max(J, 12) else SCRATCH, SCRATCH // (KH * KW * c)) // J)
 
 
 _own = threading.local()
