@@ -24,7 +24,7 @@ from .threads import share, threads
 
 float32 = np.float32
 ZERO = float32(0)
-SCRATCH = 2**18                 # numbers in the rows laid out at a time: one megabyte
+SCRATCH = 2**19                 # numbers in the rows laid out at a time, at most: two megabytes
 UNPACKED = 10**6                # multiplications up to which OpenBLAS does not pack the matrices first
 WORTH_SHARING = 2**22           # multiplications that take about as long as sharing them out, 40 us
 
@@ -293,7 +293,7 @@ def conv2d_weight_gradient(x, y, win, groups):
     totals = np.zeros((threads(), groups, K, each), float32)
 
     def run(number, begin, end):
-        room = _lines(geometry, each) * j
+        room = _lines(geometry, each, least=48) * j                     # each product is added to the total
         scratch = _scratch((room, K), (room, each), (K, each))
         correlate(numbers, steps, totals[number], geometry, begin, end, *scratch)
 
@@ -337,15 +337,15 @@ def _by_group(w, groups):
     return w.reshape(kh * kw * c, groups, d // groups).swapaxes(0, 1)
 
 
-def _lines(geometry, d):
+def _lines(geometry, d, least=12):
     """How many lines to lay out at a time, when each step makes d numbers.
 
-    A product of no more than UNPACKED multiplications skips a copy of both matrices. If that leaves too few rows to
-    keep the vector units busy, as many as the scratch allows.
+    A product of no more than UNPACKED multiplications skips a copy of both matrices. If that leaves fewer than `least`
+    rows, too few to be worth the rest of what is done for each product, as many as the scratch allows.
     """
     J, KH, KW, c = geometry[4:8]
     rows = UNPACKED // (KH * KW * c * d)
-    return max(1, min(rows if rows >= max(J, 12) else SCRATCH, SCRATCH // (KH * KW * c)) // J)
+    return max(1, min(rows if rows >= max(J, least) else SCRATCH, SCRATCH // (KH * KW * c)) // J)
 
 
 _own = threading.local()
