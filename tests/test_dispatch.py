@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis.extra.numpy import array_shapes
 
-from tinygen import dispatch
+from tinygen import launch
 from tinygen.dispatch import KERNELS, definitions_only, find
 
 X = np.zeros((2, 3), np.float32)
@@ -49,14 +49,14 @@ def test_what_a_kernel_was_not_written_for_is_left_to_the_definition(call):
 
 
 @given(array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=5), st.data())
-def test_rows_run_along_the_axis_and_unrows_undoes_it(shape, data):
+def test_rows_run_along_the_axis_and_are_put_back(shape, data):
     axis = data.draw(st.integers(-len(shape), len(shape) - 1))
     x = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
-    rows = dispatch._rows(x, axis)
+    rows = launch.rows_along(x, axis)
     assert rows.flags.c_contiguous and rows.ndim == 2 and rows.shape[1] == shape[axis]
     if x.size:
         np.testing.assert_array_equal(rows[0], np.moveaxis(x, axis, -1)[(0,) * (x.ndim - 1)])
-    np.testing.assert_array_equal(dispatch._unrows(rows, shape, axis), x)
+    np.testing.assert_array_equal(launch.rows_back(rows, shape, axis), x)
 
 
 def test_definitions_only_nests_and_ends_with_an_error():

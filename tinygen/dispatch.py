@@ -1,10 +1,10 @@
 """The one place where tinygen knows its kernels: a table from an op and an array library to the op's kernels.
 
-A kernel trusts its arguments. So this is where shapes, dtypes, contiguity and index ranges are checked, and where an
-op's view of an array (any shape, any axis) becomes a kernel's (the rows of a contiguous matrix). What a kernel does not
-accept runs the op's definition, and that includes everything wrong: the definition says what is wrong with it. Kernels
-are float32; so float64 runs definitions, as does everything with `TINYGEN_KERNELS=off` in the environment or inside
-`with definitions_only():`.
+A kernel trusts its arguments. So before one is picked, shapes, dtypes and index ranges are checked, and an op's view
+of an array (any shape, any axis) becomes a kernel's (the rows of a contiguous matrix): by the functions of
+`tinygen.launch`. What a kernel does not accept runs the op's definition, and that includes everything wrong: the
+definition says what is wrong with it. Kernels are float32; so float64 runs definitions, as does everything with
+`TINYGEN_KERNELS=off` in the environment or inside `with definitions_only():`.
 """
 
 from __future__ import annotations
@@ -79,81 +79,12 @@ def _have_numba() -> bool:
 # -- kernels for NumPy arrays, by Numba --------------------------------------------------------------------------------
 
 
-def _is_float32(x: Any) -> bool:
-    return type(x) is np.ndarray and x.dtype == np.float32
-
-
-def _rows(x: np.ndarray, axis: int) -> np.ndarray:
-    """`x` as a contiguous matrix whose rows run along `axis`."""
-    last = np.ascontiguousarray(np.moveaxis(x, axis, -1))
-    return last.reshape(last.size // max(last.shape[-1], 1), last.shape[-1])
-
-
-def _unrows(rows: np.ndarray, shape: tuple[int, ...], axis: int) -> np.ndarray:
-    """The inverse of `_rows` for an array of `shape`."""
-    axis %= len(shape)
-    moved = shape[:axis] + shape[axis + 1 :] + (shape[axis],)
-    return np.ascontiguousarray(np.moveaxis(rows.reshape(moved), -1, axis))
-
-
-def _softmax_accepts(operands: list, params: dict) -> bool:
-    (x,), axis = operands, params["axis"]
-    return _is_float32(x) and type(axis) is int and -x.ndim <= axis < x.ndim
-
-
-def _softmax_forward(operands: list, params: dict) -> tuple[np.ndarray, None]:
-    from tinygen.kernels.cpu.softmax import softmax_forward
-
-    (x,), axis = operands, params["axis"]
-    rows = _rows(x, axis)
-    out = np.empty_like(rows)
-    softmax_forward(rows, out)
-    return _unrows(out, x.shape, axis), None
-
-
-def _softmax_backward(g, operands: list, out: np.ndarray, residual: None, params: dict, needs: list) -> tuple:
-    from tinygen.kernels.cpu.softmax import softmax_backward
-
-    axis = params["axis"]
-    y = _rows(out, axis)
-    dx = np.empty_like(y)
-    softmax_backward(_rows(g, axis), y, dx)
-    return (_unrows(dx, out.shape, axis),)
-
-
-def _cross_entropy_accepts(operands: list, params: dict) -> bool:
-    logits, labels = operands
-    if not (_is_float32(logits) and type(labels) is np.ndarray and labels.dtype.kind in "iu"):
-        return False
-    if not (logits.ndim and labels.shape == logits.shape[:-1]):
-        return False
-    return not labels.size or bool(0 <= labels.min() and labels.max() < logits.shape[-1])
-
-
-def _cross_entropy_forward(operands: list, params: dict) -> tuple[np.ndarray, tuple]:
-    from tinygen.kernels.cpu.cross_entropy import cross_entropy_forward
-
-    logits, labels = operands
-    rows = _rows(logits, -1)
-    labels = labels.reshape(-1).astype(np.int64)  # a copy: one written to later could send backward out of bounds
-    loss, row_max, log_sum = (np.empty(labels.shape, np.float32) for _ in range(3))
-    cross_entropy_forward(rows, labels, loss, row_max, log_sum)
-    return loss.reshape(logits.shape[:-1]), (labels, row_max, log_sum)
-
-
-def _cross_entropy_backward(g, operands: list, out: np.ndarray, residual: tuple, params: dict, needs: list) -> tuple:
-    from tinygen.kernels.cpu.cross_entropy import cross_entropy_backward
-
-    logits = operands[0]
-    rows = _rows(logits, -1)
-    dx = np.empty_like(rows)
-    cross_entropy_backward(np.ascontiguousarray(g).reshape(-1), rows, *residual, dx)
-    return dx.reshape(logits.shape), None
-
-
 KERNELS: dict[tuple[str, str], Kernel] = {
-    ("softmax", "numpy"): Kernel(_softmax_accepts, _softmax_forward, _softmax_backward),
-    ("cross_entropy", "numpy"): Kernel(_cross_entropy_accepts, _cross_entropy_forward, _cross_entropy_backward),
+    ("softmax", "numpy"): Kernel(launch.row_accepts, launch.softmax_forward, launch.softmax_backward),
+    ("log_softmax", "numpy"): Kernel(launch.row_accepts, launch.log_softmax_forward, launch.log_softmax_backward),
+    ("cross_entropy", "numpy"): Kernel(
+        launch.cross_entropy_accepts, launch.cross_entropy_forward, launch.cross_entropy_backward
+    ),
     ("silu", "numpy"): Kernel(launch.activation_accepts, launch.silu_forward, launch.silu_backward),
     ("gelu", "numpy"): Kernel(launch.activation_accepts, launch.gelu_forward, launch.gelu_backward),
     ("binary_cross_entropy_with_logits", "numpy"): Kernel(
@@ -180,15 +111,12 @@ def instead(name: str, *operands: Any) -> Callable | None:
     It takes the operands, and then what the op has worked out from its parameters.
     """
     module = FORWARDS.get((name, arrays.xp(*operands).__name__))
-    if module is None or not _switch.on or not all(_is_float32(x) and x.size for x in operands) or not _have_numba():
+    if module is None or not _switch.on or not _have_numba():
+        return None
+    if not all(launch.is_float32(x) and x.size for x in operands):
         return None
     kernel = getattr(importlib.import_module(module), name)
-    return lambda *args: kernel(*map(_plain, args[: len(operands)]), *args[len(operands) :])
-
-
-def _plain(x: np.ndarray) -> np.ndarray:
-    """`x`, or a copy unless it is contiguous, aligned and writable: for a read-only array Numba would compile anew."""
-    return x if x.flags.carray else x.copy()
+    return lambda *args: kernel(*map(launch.plain, args[: len(operands)]), *args[len(operands) :])
 
 
 FORWARDS: dict[tuple[str, str], str] = {
@@ -211,10 +139,19 @@ def update_rule(name: str, theta: Any, g: Any, *slots: Any) -> Callable | None:
     return rule if all(map(fits, (theta, g, *slots))) else None
 
 
+def _move_average(average: np.ndarray, theta: np.ndarray, rate: float) -> None:
+    from tinygen.kernels.cpu.ema import move_average
+
+    move_average(average.reshape(-1), theta.reshape(-1), rate)
+
+
 def _adam_step(theta: np.ndarray, g: np.ndarray, m: np.ndarray, v: np.ndarray, *numbers: float) -> None:
     from tinygen.kernels.cpu.adam import adam_step
 
     adam_step(theta.reshape(-1), g.reshape(-1), m.reshape(-1), v.reshape(-1), *numbers)
 
 
-UPDATES: dict[tuple[str, str], Callable] = {("adam_step", "numpy"): _adam_step}
+UPDATES: dict[tuple[str, str], Callable] = {
+    ("adam_step", "numpy"): _adam_step,
+    ("move_average", "numpy"): _move_average,
+}

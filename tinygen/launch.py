@@ -1,4 +1,4 @@
-"""How norms, activations and losses call their Numba kernels: what `tinygen.dispatch` lists for NumPy arrays.
+"""How ops call their Numba kernels: what `tinygen.dispatch` lists for NumPy arrays.
 
 Each op has three functions here, with the signatures of `dispatch.Kernel`. They turn an op's view of its arrays (any
 shape, any strides, operands left out) into a kernel's (contiguous matrices of float32), and cut large work into pieces
@@ -28,11 +28,15 @@ def plain(x: np.ndarray) -> np.ndarray:
 
 def in_pieces(work: Callable[[int, slice], object], count: int, size: int) -> None:
     """work(0, slice(0, a)), work(1, slice(a, 2a)), ... up to `count` items, each of `size` elements."""
+    each, pieces = _pieces(count, size)
+    task = lambda k: work(k, slice(k * each, min((k + 1) * each, count)))
+    if count * size < SHARED:
+        for k in range(pieces):
+            task(k)
+        return
     from tinygen.kernels.cpu.threads import share, threads
 
-    each, pieces = _pieces(count, size)
-    limit = threads() if count * size >= SHARED else 1
-    share(lambda k: work(k, slice(k * each, min((k + 1) * each, count))), pieces, limit)
+    share(task, pieces, threads())
 
 
 def _pieces(count: int, size: int) -> tuple[int, int]:
@@ -87,7 +91,90 @@ def gelu_backward(g, operands: list, out, residual: None, params: dict, needs: l
     return (elementwise(kernels.gelu_tanh_backward if params["approximate"] else kernels.gelu_backward, g, *operands),)
 
 
-# -- losses ------------------------------------------------------------------------------------------------------------
+# -- what runs along rows: softmax, its logarithm, cross-entropy -------------------------------------------------------
+
+
+def rows_along(x: np.ndarray, axis: int) -> np.ndarray:
+    """`x` as a contiguous matrix whose rows run along `axis`."""
+    last = plain(np.moveaxis(x, axis, -1))
+    return last.reshape(last.size // max(last.shape[-1], 1), last.shape[-1])
+
+
+def rows_back(rows: np.ndarray, shape: tuple[int, ...], axis: int) -> np.ndarray:
+    """The inverse of `rows_along` for an array of `shape`."""
+    axis %= len(shape)
+    moved = shape[:axis] + shape[axis + 1 :] + (shape[axis],)
+    return np.ascontiguousarray(np.moveaxis(rows.reshape(moved), -1, axis))
+
+
+def row_accepts(operands: list, params: dict) -> bool:
+    (x,), axis = operands, params["axis"]
+    return is_float32(x) and type(axis) is int and -x.ndim <= axis < x.ndim
+
+
+def by_rows(kernel: Callable, *operands: np.ndarray, axis: int) -> np.ndarray:
+    """kernel(*operands, out) on the rows along `axis` of arrays of one shape."""
+    rows = [rows_along(x, axis) for x in operands]
+    out = np.empty_like(rows[0])
+    in_pieces(lambda _, part: kernel(*[x[part] for x in rows], out[part]), *out.shape)
+    return rows_back(out, operands[0].shape, axis)
+
+
+def softmax_forward(operands: list, params: dict) -> tuple[np.ndarray, None]:
+    from tinygen.kernels.cpu import softmax
+
+    return by_rows(softmax.softmax_forward, *operands, **params), None
+
+
+def softmax_backward(g, operands: list, out: np.ndarray, residual: None, params: dict, needs: list) -> tuple:
+    from tinygen.kernels.cpu import softmax
+
+    return (by_rows(softmax.softmax_backward, g, out, **params),)
+
+
+def log_softmax_forward(operands: list, params: dict) -> tuple[np.ndarray, None]:
+    from tinygen.kernels.cpu import log_softmax
+
+    return by_rows(log_softmax.log_softmax_forward, *operands, **params), None
+
+
+def log_softmax_backward(g, operands: list, out: np.ndarray, residual: None, params: dict, needs: list) -> tuple:
+    from tinygen.kernels.cpu import log_softmax
+
+    return (by_rows(log_softmax.log_softmax_backward, g, out, **params),)
+
+
+def cross_entropy_accepts(operands: list, params: dict) -> bool:
+    logits, labels = operands
+    if not (is_float32(logits) and type(labels) is np.ndarray and labels.dtype.kind in "iu"):
+        return False
+    if not (logits.ndim and labels.shape == logits.shape[:-1]):
+        return False
+    return not labels.size or bool(0 <= labels.min() and labels.max() < logits.shape[-1])
+
+
+def cross_entropy_forward(operands: list, params: dict) -> tuple[np.ndarray, tuple]:
+    from tinygen.kernels.cpu.cross_entropy import cross_entropy_forward as kernel
+
+    logits, labels = operands
+    rows = rows_along(logits, -1)
+    labels = labels.reshape(-1).astype(np.int64)  # a copy: one written to later could send backward out of bounds
+    loss, row_max, log_sum = (np.empty(labels.shape, np.float32) for _ in range(3))
+    kernel(rows, labels, loss, row_max, log_sum)
+    return loss.reshape(logits.shape[:-1]), (labels, row_max, log_sum)
+
+
+def cross_entropy_backward(g, operands: list, out: np.ndarray, residual: tuple, params: dict, needs: list) -> tuple:
+    from tinygen.kernels.cpu.cross_entropy import cross_entropy_backward as kernel
+
+    logits = operands[0]
+    rows = rows_along(logits, -1)
+    dx = np.empty_like(rows)
+    kernel(np.ascontiguousarray(g).reshape(-1), rows, *residual, dx)
+    return dx.reshape(logits.shape), None
+
+
+# -- losses of elements ------------------------------------------------------------------------------------------------
 
 
 def binary_cross_entropy_accepts(operands: list, params: dict) -> bool:

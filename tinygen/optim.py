@@ -284,6 +284,13 @@ def clip_grad_norm(params: Iterable[Tensor], max_norm: float) -> Any:
 # -- the moving average of the weights ---------------------------------------------------------------------------------
 
 
+def move_average(average, theta, rate) -> None:
+    """average + rate (theta - average), in place. The definition; `kernels/cpu/ema.py` computes it in one pass."""
+    difference = theta - average
+    difference *= rate
+    average += difference
+
+
 class EMA:
     """An exponential moving average of parameters, from which generative models sample: it forgets the noise of the
     last few steps.
@@ -313,9 +320,7 @@ class EMA:
         rate = 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
         for average, p in zip(self.averages, self.params, strict=True):
-            difference = p.data - average
-            difference *= rate
-            average += difference
+            (dispatch.update_rule("move_average", average, p.data) or move_average)(average, p.data, rate)
 
     @contextlib.contextmanager
     def swap(self) -> Iterator[None]:

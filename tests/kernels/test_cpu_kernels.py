@@ -15,6 +15,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from tinygen.kernels.cpu.adam import adam_step
 from tinygen.kernels.cpu.compiling import kernel
 from tinygen.kernels.cpu.cross_entropy import cross_entropy_backward, cross_entropy_forward
+from tinygen.kernels.cpu.ema import move_average
 from tinygen.kernels.cpu.rows import exp_nonpositive, shift
 from tinygen.kernels.cpu.softmax import softmax_backward, softmax_forward
 
@@ -189,3 +190,11 @@ def test_compiling_is_announced_once_and_an_edit_to_a_part_recompiles_what_calls
     assert re.findall("compiling (\\w+)", first.stderr) == ["h"] and again.stderr == ""        # f is a part of h
     part.write_text(part.read_text().replace("x + 1", "x + 10"))
     assert run().stdout == "11 12\n"
+
+
+@given(st.integers(0, 40), st.floats(0, 1), st.integers(0, 2**32 - 1))
+def test_a_moving_average_equals_its_formula_in_float64(size, rate, seed):
+    average, theta = np.random.default_rng(seed).normal(size=(2, size)).astype(np.float32)
+    expected = average + rate * (theta.astype(np.float64) - average)
+    move_average(average, theta, rate)
+    assert np.allclose(average, expected, rtol=0, atol=16 * EPS)
