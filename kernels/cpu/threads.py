@@ -6,7 +6,11 @@ core that the next step wants. Sharing out work costs about 40 us, so small work
 may share out work at once, and a process that was forked from one with a pool runs everything in its own thread.
 """
 
+import contextlib
+import ctypes
 import functools
+import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -29,6 +33,7 @@ def share(task: Callable[[int], object], count: int, limit: int) -> None:
         for number in numbers:
             task(number)
 
+    _elsewhere()
     helpers = [_pool().submit(work) for _ in range(min(limit, count) - 1)]
     try:
         work()
@@ -38,6 +43,36 @@ def share(task: Callable[[int], object], count: int, limit: int) -> None:
                 helper.result()
 
 
+# -- the pool ----------------------------------------------------------------------------------------------------------
+
+_members: dict[int, int] = {}                # the system's number of each thread in the pool: the core it is kept off
+
+
 @functools.cache
 def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max(1, numba.config.NUMBA_NUM_THREADS - 1), "tinygen")
+    join = lambda: _members.setdefault(threading.get_native_id(), -1)
+    return ThreadPoolExecutor(max(1, numba.config.NUMBA_NUM_THREADS - 1), "tinygen", initializer=join)
+
+
+def _elsewhere() -> None:
+    """Keeps the pool off the caller's core, where Linux lets its threads be set.
+
+    It likes to wake a thread on the core of the one that wakes it, and moves it to an idle one only 10 ms later: two
+    threads then take as long as one.
+    """
+    cores, current = _cores()
+    here = current()
+    for member, barred in list(_members.items()):
+        if barred != here and len(cores) > 1:
+            with contextlib.suppress(OSError):                                          # it has ended: we were forked
+                os.sched_setaffinity(member, cores - {here})
+            _members[member] = here
+
+
+@functools.cache
+def _cores() -> tuple[set[int], Callable[[], int]]:
+    """The cores that this process may use, and what tells the caller's; none where the system does not tell."""
+    try:
+        return os.sched_getaffinity(0), ctypes.CDLL(None).sched_getcpu
+    except (AttributeError, OSError):
+        return set(), lambda: -1

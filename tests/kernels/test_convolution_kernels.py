@@ -89,15 +89,20 @@ def read_only(x):
 @settings(max_examples=150)
 @given(problems())
 def assert_kernels_equal_definitions(problem):
-    """At most four times as far from the float64 definition as the float32 definition is, whatever the layout."""
+    """At most four times as far from the float64 definition as the float32 definition is, whatever the layout.
+
+    Where that happens to be exact, the kernel may still round the numbers that are added: their absolute values, added
+    up, are what the op makes of absolute values.
+    """
     for name, (f, operands) in calls(*problem).items():
         with definitions_only():
             exact, plain = f(*[a.astype(np.float64) for a in operands]), f(*operands)
+            magnitude = np.max(f(*map(np.abs, operands)), initial=0)
         error = lambda y, exact=exact: np.max(np.abs(y - exact), initial=0)
         for layout in (np.asarray, scattered, misaligned, read_only):
             fast = f(*map(layout, operands))
             assert fast.shape == exact.shape and fast.dtype == np.float32, name
-            assert error(fast) <= 4 * error(plain) + 2 * EPS * np.max(np.abs(exact), initial=0), name
+            assert error(fast) <= 4 * error(plain) + 2 * EPS * magnitude, name
 
 
 def test_kernels_equal_their_definitions_for_any_shape_layout_and_number_of_threads(thread_count):
