@@ -13,6 +13,7 @@ times as long as tinygen they take. Operations are given contiguous arrays, and 
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib
 import json
 from collections.abc import Callable, Iterator
@@ -26,7 +27,8 @@ harness.use_this_clone()
 
 import numpy as np  # noqa: E402
 
-from tinygen import dispatch, ops  # noqa: E402
+import tinygen  # noqa: E402
+from tinygen import dispatch, ops, optim  # noqa: E402
 from tinygen.ops.convolution import _way_back  # noqa: E402
 
 
@@ -102,9 +104,73 @@ def torch_convolution(torch, x, w, g, win, groups) -> list[Callable]:
     ]
 
 
+# -- one pass: activations, norms, losses, attention -------------------------------------------------------------------
+
+
+def one_pass(torch) -> Iterator[Case]:
+    """Each op forward, and forward with its gradients: bytes are those of x, y; and of g, x, dx besides."""
+    f = torch.nn.functional if torch else None
+    first = lambda x: x.movedim(-1, 1)
+    large, image, words = (4096, 1024), (64, 28, 28, 48), (8192, 512)
+    named = {
+        "SiLU": (ops.silu, lambda x: f.silu(x), [large]),
+        "GELU": (ops.gelu, lambda x: f.gelu(x), [large]),
+        "softmax": (ops.softmax, lambda x: f.softmax(x, -1), [words]),
+        "log-softmax": (ops.log_softmax, lambda x: f.log_softmax(x, -1), [words]),
+        "layer norm": (ops.layer_norm, lambda x, a, b: f.layer_norm(x, x.shape[-1:], a, b), [words, (512,), (512,)]),
+        "RMS norm": (ops.rms_norm, lambda x, a: f.rms_norm(x, x.shape[-1:], a), [words, (512,)]),
+        "group norm": (
+            functools.partial(ops.group_norm, groups=8),
+            lambda x, a, b: f.group_norm(first(x), 8, a, b),
+            [image, (48,), (48,)],
+        ),
+        "group norm, SiLU": (
+            functools.partial(ops.group_norm_silu, groups=8),
+            lambda x, a, b: f.silu(f.group_norm(first(x), 8, a, b)),
+            [image, (48,), (48,)],
+        ),
+    }
+    for name, (ours, theirs, shapes) in named.items():
+        operands = [normal(*shape) for shape in shapes]
+        size = operands[0].size
+        yield from both_ways(torch, name, "copy", [8.0 * size, 20.0 * size], ours, theirs, operands)
+
+    logits, targets = normal(*large), rng.random(large, dtype=np.float32)
+    loss = lambda x: ops.binary_cross_entropy_with_logits(x, targets)
+    theirs = lambda x: f.binary_cross_entropy_with_logits(x, torch.from_numpy(targets), reduction="none")
+    amounts = [12.0 * logits.size, 28.0 * logits.size]
+    yield from both_ways(torch, "binary cross-entropy", "copy", amounts, loss, theirs, [logits])
+
+    heads = [normal(64, 4, 64, 32) for _ in range(3)]
+    amount = 4.0 * 64 * 4 * 64 * 64 * 32
+    ours = lambda *x: ops.scaled_dot_product_attention(*x)
+    theirs = lambda *x: f.scaled_dot_product_attention(*x)
+    yield from both_ways(torch, "attention, 64 tokens", "sgemm", [amount, 3.5 * amount], ours, theirs, heads)
+
+    theta, g, m, v = normal(2**20), normal(2**20), np.zeros(2**20, np.float32), np.zeros(2**20, np.float32)
+    rule = lambda: dispatch.update_rule("adam_step", theta, g, m, v) or optim.adam_step
+    numbers = (1e-3, 0.9, 0.999, 1e-8, 0.1, 0.001, 0.0)
+    yield Case("Adam, a million parameters", "copy", 28.0 * 2**20, lambda: rule()(theta, g, m, v, *numbers), None)
+
+
+def both_ways(torch, name, peak, amounts, ours, theirs, operands) -> Iterator[Case]:
+    g = normal(*ours(*operands).shape)
+    leaves = [tinygen.tensor(x, requires_grad=True) for x in operands]
+    other = with_other = None
+    if torch:
+        arrays = [torch.from_numpy(x) for x in operands]
+        required = [x.clone().requires_grad_() for x in arrays]
+        weight = torch.empty_like(theirs(*arrays))
+        weight.copy_(torch.from_numpy(g).movedim(-1, 1) if weight.shape != g.shape else torch.from_numpy(g))
+        other = lambda: theirs(*arrays)
+        with_other = lambda: torch.autograd.grad(theirs(*required), required, weight)
+    yield Case(f"{name}, forward", peak, amounts[0], lambda: ours(*operands), other)
+    yield Case(f"{name}, with gradients", peak, amounts[1], lambda: tinygen.grad(ours(*leaves), leaves, g), with_other)
+
+
 # -- measuring ---------------------------------------------------------------------------------------------------------
 
-FAMILIES = [convolutions]
+FAMILIES = [convolutions, one_pass]
 
 
 def peaks() -> dict[str, tuple[float, Callable]]:
