@@ -44,7 +44,8 @@ def normal_cdf(x, e):
 def sigmoids(x):
     """s(x) and s(-x) = 1 - s(x), which keeps the digits that the difference would lose."""
     e = exp_nonpositive(-abs(x))
-    larger, smaller = ONE / (ONE + e), e / (ONE + e)
+    larger = ONE / (ONE + e)
+    smaller = e * larger
     return (larger, smaller) if x >= ZERO else (smaller, larger)
 
 
