@@ -7,6 +7,8 @@
     2  VAE 784-400-20 of perceptrons with ReLU, batch 128, Adam
     3  diffusion of images: U-Net of 775,441 parameters on (64, 28, 28, 1), Adam and a moving average of the weights
     4  GPT: 4 layers, width 128, 4 heads, 64 tokens, vocabulary 128, batch 64, AdamW
+    6  WGAN-GP: a critic of two convolutions on (64, 28, 28, 1), with the gradient penalty (second derivatives), Adam
+    8  RealNVP on points of the plane: 16 couplings with perceptrons of width 128, batch 512, Adam
 
 A step is forward, backward, the optimiser and zero_grad. Data and noise are drawn beforehand, the same for both, so
 random numbers are not part of it. All is float32, with the same number of threads. A workload is first run for 20 steps
@@ -34,7 +36,8 @@ harness.use_this_clone()
 
 import numpy as np  # noqa: E402
 
-from tinygen import nn, ops, optim  # noqa: E402
+from tinygen import grad, nn, ops, optim, tensor  # noqa: E402
+from tinygen.nn import initialise  # noqa: E402
 from tinygen.random import Generator  # noqa: E402
 
 STEPS, TOLERANCE, BATCHES = 20, 1e-3, 4
@@ -118,12 +121,11 @@ def _turn(name: str, w: np.ndarray, back: bool = False) -> np.ndarray:
     return np.ascontiguousarray(w if w.ndim < 2 or table else w.T)
 
 
-def mlp(torch, p, x, name="", activation="silu"):
+def mlp(torch, p, x, layers, name="", activation="silu"):
     """Linear layers 0, 2, 4, ... of p, whose names begin with `name`, with activations between them."""
-    layers = sorted(int(key[len(name) :].split(".")[0]) for key in p if key.startswith(name) and key.endswith("bias"))
-    for i in layers:
-        x = torch.nn.functional.linear(x, p[f"{name}{i}.weight"], p[f"{name}{i}.bias"])
-        x = getattr(torch.nn.functional, activation)(x) if i != layers[-1] else x
+    for i in range(layers):
+        x = torch.nn.functional.linear(x, p[f"{name}{2 * i}.weight"], p[f"{name}{2 * i}.bias"])
+        x = getattr(torch.nn.functional, activation)(x) if i < layers - 1 else x
     return x
 
 
@@ -134,7 +136,7 @@ TOY = Workload(
     lambda rng: nn.MLP([66, 128, 128, 128, 2], rng=rng),
     lambda rng: (rng.normal((256, 66)), rng.normal((256, 2))),
     lambda net, x, eps: ops.mean(ops.square(net(x) - eps)),
-    lambda torch, p, x, eps: torch.nn.functional.mse_loss(mlp(torch, p, x), eps),
+    lambda torch, p, x, eps: torch.nn.functional.mse_loss(mlp(torch, p, x, 4), eps),
 )
 
 # -- 2: VAE ------------------------------------------------------------------------------------------------------------
@@ -159,8 +161,8 @@ def vae_loss(model, x, eps):
 
 
 def vae_loss_torch(torch, p, x, eps):
-    mu, log_sigma = (0.1 * mlp(torch, p, x, "encoder.", "relu")).chunk(2, -1)
-    logits = mlp(torch, p, mu + torch.exp(log_sigma) * eps, "decoder.", "relu")
+    mu, log_sigma = (0.1 * mlp(torch, p, x, 2, "encoder.", "relu")).chunk(2, -1)
+    logits = mlp(torch, p, mu + torch.exp(log_sigma) * eps, 2, "decoder.", "relu")
     reconstruction = torch.nn.functional.binary_cross_entropy_with_logits(logits, x, reduction="sum")
     kl = 0.5 * (mu.square() + torch.exp(2 * log_sigma) - 1 - 2 * log_sigma).sum()
     return (reconstruction + kl) / 128
@@ -276,7 +278,80 @@ GPT = Workload(
     3e-4,
 )
 
-WORKLOADS = {1: TOY, 2: VAE, 3: UNET, 4: GPT}
+# -- 6: WGAN-GP --------------------------------------------------------------------------------------------------------
+
+
+class Critic(nn.Module):
+    def __init__(self, rng: Generator):
+        self.first = nn.Conv2d(1, 64, 4, stride=2, padding=1, rng=rng)
+        self.second = nn.Conv2d(64, 128, 4, stride=2, padding=1, rng=rng)
+        self.last = nn.Linear(7 * 7 * 128, 1, rng=rng)
+
+    def forward(self, x):
+        h = ops.leaky_relu(self.second(ops.leaky_relu(self.first(x), slope=0.2)), slope=0.2)
+        return self.last(h.reshape(len(x), -1))
+
+
+def wgan_batch(rng):
+    return rng.normal((64, 28, 28, 1)), rng.normal((64, 28, 28, 1)), rng.uniform((64, 1, 1, 1))
+
+
+def wgan_loss(critic, real, fake, u):
+    """E[f(fake)] - E[f(real)] + 10 E[(|df / dx| - 1)^2], x between the two (Gulrajani et al. 2017, algorithm 1)."""
+    x = tensor(u * real + (1 - u) * fake, requires_grad=True)
+    slope = grad(critic(x).sum(), x, create_graph=True)
+    norm = ops.sqrt(ops.square(slope).sum((1, 2, 3)) + 1e-12)
+    return ops.mean(critic(fake)) - ops.mean(critic(real)) + 10 * ops.mean(ops.square(norm - 1))
+
+
+def wgan_loss_torch(torch, p, *batch):
+    f = torch.nn.functional
+    real, fake, u = (a.movedim(-1, 1) for a in batch)
+
+    def critic(x):
+        h = f.leaky_relu(f.conv2d(x, p["first.weight"], p["first.bias"], 2, 1), 0.2)
+        h = f.leaky_relu(f.conv2d(h, p["second.weight"], p["second.bias"], 2, 1), 0.2)
+        return f.linear(h.movedim(1, -1).flatten(1), p["last.weight"], p["last.bias"])
+
+    x = (u * real + (1 - u) * fake).requires_grad_()
+    (slope,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
+    norm = torch.sqrt(slope.square().sum((1, 2, 3)) + 1e-12)
+    return critic(fake).mean() - critic(real).mean() + 10 * (norm - 1).square().mean()
+
+
+WGAN_GP = Workload("WGAN-GP critic", Critic, wgan_batch, wgan_loss, wgan_loss_torch, lr=1e-4)
+
+# -- 8: RealNVP --------------------------------------------------------------------------------------------------------
+
+
+class Couplings(nn.Module):
+    def __init__(self, rng: Generator):
+        small = initialise.normal(0.01)
+        self.nets = [nn.MLP([1, 128, 128, 2], ops.relu, rng=rng, last_init=small) for _ in range(16)]
+
+
+def flow_loss(flow, x):
+    """-log p(x): each coupling moves and scales one coordinate by what the other says (Dinh et al. 2017, eq. 7)."""
+    a, b, log_det = x[:, :1], x[:, 1:], 0.0
+    for net in flow.nets:
+        s, t = ops.split(net(a), 2, axis=-1)
+        s = ops.tanh(s)
+        a, b, log_det = b * ops.exp(s) + t, a, log_det + s
+    return ops.mean(0.5 * (ops.square(a) + ops.square(b)) - log_det) + math.log(2 * math.pi)
+
+
+def flow_loss_torch(torch, p, x):
+    a, b, log_det = x[:, :1], x[:, 1:], 0.0
+    for i in range(16):
+        s, t = mlp(torch, p, a, 3, f"nets.{i}.", "relu").chunk(2, -1)
+        s = torch.tanh(s)
+        a, b, log_det = b * torch.exp(s) + t, a, log_det + s
+    return (0.5 * (a.square() + b.square()) - log_det).mean() + math.log(2 * math.pi)
+
+
+REALNVP = Workload("RealNVP", Couplings, lambda rng: (rng.normal((512, 2)),), flow_loss, flow_loss_torch, lr=1e-4)
+
+WORKLOADS = {1: TOY, 2: VAE, 3: UNET, 4: GPT, 6: WGAN_GP, 8: REALNVP}
 PEERS = {"torch": with_torch}
 
 
