@@ -123,6 +123,7 @@ FORWARDS: dict[tuple[str, str], str] = {
     ("conv2d", "numpy"): "tinygen.kernels.cpu.convolution",
     ("conv_transpose2d", "numpy"): "tinygen.kernels.cpu.convolution",
     ("conv2d_weight_gradient", "numpy"): "tinygen.kernels.cpu.convolution",
+    ("max_pool2d", "numpy"): "tinygen.kernels.cpu.pooling",
 }
 
 
