@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tinygen.errors import InputError
-from tinygen.files import OutputError, atomic, read_npz, remove_leftovers, write_npz, write_text
+from tinygen.files import OutputError, atomic, make_folder, read_npz, remove_leftovers, write_npz, write_text
 
 DTYPES = ["<f4", "<f8", "<f2", "<i8", "<i4", "|u1", "<u8", "|b1", "|S3", ">f4"]
 ARRAYS = st.sampled_from(DTYPES).flatmap(lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=0, min_side=0)))
@@ -211,5 +211,7 @@ def test_a_full_disk_is_explained_and_leaves_the_old_file(path):
 def test_what_killed_programs_left_is_removed_and_nothing_else(tmp_path):
     for name in (".a.123.npz", ".a.b.npz", ".a.123.txt", "a.npz", ".aa.123.npz"):
         write_text(tmp_path / name, "")
+    (tmp_path / ".probe.77").touch()
+    make_folder(tmp_path)
     remove_leftovers(tmp_path / "a.npz")
     assert sorted(os.listdir(tmp_path)) == [".a.123.txt", ".a.b.npz", ".aa.123.npz", "a.npz"]

@@ -354,8 +354,9 @@ def test_a_full_disk_stops_training_and_says_what_is_saved(tmp_path, limit):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c.npz", "log.jsonl"]
 
 
-def test_a_temporary_file_that_a_killed_training_left_is_removed(tmp_path):
+def test_temporary_files_that_a_killed_training_left_are_removed(tmp_path):
     (tmp_path / ".c.12345.npz").touch()
+    (tmp_path / ".log.12345.jsonl").touch()
     study(**paths(tmp_path))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c.npz", "log.jsonl"]
 

@@ -37,9 +37,10 @@ def make_folder(path: str | os.PathLike) -> Path:
     path = Path(path)
     with explained(path):
         path.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path / "probe")
         probe = _temporary_beside(path / "probe")
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)
     return path
 
 
@@ -71,9 +72,10 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
 def remove_leftovers(path: str | os.PathLike) -> None:
     """Removes the temporary files that killed programs left beside `path`. Nobody else may be writing it meanwhile."""
     path = Path(path)
-    for file in path.parent.glob(f".{path.stem}.*{path.suffix}"):
-        if re.fullmatch(r"\d+", file.name[len(path.stem) + 2 : -len(path.suffix)]):
-            with explained(file):
+    name = re.compile(rf"\.{re.escape(path.stem)}\.\d+{re.escape(path.suffix)}")
+    with explained(path):
+        for file in path.parent.iterdir():
+            if name.fullmatch(file.name):
                 file.unlink(missing_ok=True)
 
 

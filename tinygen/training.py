@@ -316,6 +316,7 @@ class _Record:
             yield
             return
         make_folder(Path(path).parent)
+        remove_leftovers(path)
         write_text(path, "".join(self._line(i) for i in range(len(self.lines))))
         with explained(path):
             self.file = open(path, "a", encoding="utf-8", buffering=1)
