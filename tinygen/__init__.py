@@ -7,11 +7,15 @@
     ops.sum(ops.exp(x)).backward()
     x.grad
 
-Importing tinygen imports NumPy and nothing else; Numba, SciPy, Matplotlib and CuPy are imported by what needs them.
+Importing tinygen imports NumPy and nothing else; Numba, SciPy, Matplotlib and CuPy are imported by what needs them. The
+packages that rest on the engine (data, distributions, metrics, models) are imported when they are first named.
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from tinygen.tensor import Parameter, Tensor, tensor  # isort: skip (first: everything else is built on Tensor)
-from tinygen import data, distributions, metrics, models, nn, ops, optim, random
+from tinygen import nn, ops, optim, random
 from tinygen.autograd import (
     backward,
     detect_anomaly,
@@ -28,6 +32,9 @@ from tinygen.checkpoint import load
 from tinygen.dispatch import definitions_only
 from tinygen.finite_differences import gradcheck
 from tinygen.registry import op
+
+if TYPE_CHECKING:
+    from tinygen import data, distributions, metrics, models
 
 __all__ = [
     "Parameter",
@@ -56,3 +63,9 @@ __all__ = [
     "tensor",
     "vjp",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("data", "distributions", "metrics", "models"):
+        return importlib.import_module(f"tinygen.{name}")
+    raise AttributeError(f"module 'tinygen' has no attribute {name!r}")

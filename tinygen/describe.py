@@ -144,6 +144,8 @@ def rebuild(description: Any, weights: int) -> Any:
 
     Raises InputError for a description that names what is not there, or that a constructor will not have.
     """
+    import tinygen.models  # noqa: F401  (its classes become known, whatever the program has imported)
+
     builder = _Builder(weights)
     built = builder.build(description)
     builder.budget[0] = math.inf  # generators that were kept draw freely from now on
