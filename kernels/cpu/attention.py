@@ -73,13 +73,15 @@ def absorb(s, m, l, y):
 def attention_forward(q, k, v, scale, causal, kind, allowed, added, which, y, row_max, log_sum):
     """q: (B, T, F), k: (B, S, F), v: (B, S, V), y: (B, T, V), row_max, log_sum: (B, T); float32, none of them empty.
 
-    allowed (bool) or added: (masks, T, S), of which head b has number which[b]; kind: NO_MASK, ALLOWED or ADDED.
+    allowed (bool) or added: (masks, T, S), of which head b has number which[b]; kind: NO_MASK, ALLOWED or ADDED. The
+    one that is not used holds a single number.
     """
     T, S, V = q.shape[1], k.shape[1], v.shape[2]
     reach = S - T if causal else S
     scores, product = np.empty(TILE * TILE, float32), np.empty((TILE, V), float32)
     for n in range(q.shape[0]):
         Q, K, values, Y, m, l = q[n], k[n], v[n], y[n], row_max[n], log_sum[n]
+        may, plus = allowed[which[n] if kind == ALLOWED else 0], added[which[n] if kind == ADDED else 0]
         for i in range(0, T, TILE):
             end = min(i + TILE, T)
             for a in range(i, end):
@@ -90,7 +92,7 @@ def attention_forward(q, k, v, scale, causal, kind, allowed, added, which, y, ro
                 last = min(j + TILE, S)
                 s = scores[: (end - i) * (last - j)].reshape(end - i, last - j)
                 np.dot(Q[i:end], K[j:last].T, s)
-                mask_tile(s, scale, i, j, reach, kind, allowed[which[n]], added[which[n]])
+                mask_tile(s, scale, i, j, reach, kind, may, plus)
                 absorb(s, m[i:end], l[i:end], Y[i:end])
                 np.dot(s, values[j:last], product[: end - i])
                 add(product[: end - i], Y[i:end])
@@ -127,6 +129,7 @@ def attention_backward(
     product, product_v = np.empty((TILE, F), float32), np.empty((TILE, V), float32)
     for n in range(q.shape[0]):
         G, Q, K, values, m, l = g[n], q[n], k[n], v[n], row_max[n], log_sum[n]
+        may, plus = allowed[which[n] if kind == ALLOWED else 0], added[which[n] if kind == ADDED else 0]
         for i in range(0, T, TILE):
             end = min(i + TILE, T)
             for a in range(i, end):
@@ -139,7 +142,7 @@ def attention_backward(
                 s = scores[: (end - i) * (last - j)].reshape(end - i, last - j)
                 dp = slopes[: (end - i) * (last - j)].reshape(end - i, last - j)
                 np.dot(Q[i:end], K[j:last].T, s)
-                mask_tile(s, scale, i, j, reach, kind, allowed[which[n]], added[which[n]])
+                mask_tile(s, scale, i, j, reach, kind, may, plus)
                 np.dot(G[i:end], values[j:last].T, dp)
                 weights_and_slopes(s, dp, m[i:end], l[i:end], d, keys <= TILE)
                 np.dot(s.T, G[i:end], product_v[: last - j])

@@ -209,7 +209,7 @@ relu.vjp(lambda g, out: g * (out > 0))
 @op(inputs=lambda draw: ((draw.array(draw.shape()),), {"slope": draw.choice([0.01, 0.2])}))
 def leaky_relu(x, /, slope=0.01):
     """x where positive, slope x elsewhere, with derivative `slope` at 0."""
-    if 0 < slope <= 1:
+    if isinstance(slope, int | float) and 0 < slope <= 1:
         return xp(x).maximum(x, slope * x)  # where() guesses at random signs, and takes 20 times as long
     return xp(x).where(x > 0, x, slope * x)
 
