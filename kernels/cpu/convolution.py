@@ -4,10 +4,10 @@
 
 Blocking: a line is one (n, i) with all its j. Some lines at a time, what the kernel sees at each step is laid out as
 a row of a matrix ("im2col") that stays in the cache, and is multiplied by the weights at once; a thread takes some of
-the lines. The weight gradient multiplies the same matrix, transposed, by y; every thread adds up its own
-lines, and these sums are added in order. The gradient by x of stride 1 is a convolution with the kernel turned round;
-of any other stride, y times the transposed weights makes such rows, which are added to where they were seen ("col2im").
-Where each channel is a group (depthwise) there is no matrix product, only loops along the channels.
+the lines. The weight gradient multiplies the same matrix, transposed, by y; every thread adds up its own lines, and
+these sums are added in order. The gradient by x of stride 1 is a convolution with the kernel turned round; of any other
+stride, y times the transposed weights makes such rows, which are added to where they were seen ("col2im"). Where each
+channel is a group (depthwise) there is no matrix product, only loops along the channels.
 
 Memory: x is read and y written once; the matrix, KH KW times as large as x, is written to and read from the cache only.
 Operations: 2 KH KW C D / groups a step, in sgemm, and less the fewer channels there are to pay for laying a row out.
@@ -23,8 +23,8 @@ threads; the gradient by x takes as long as y does):
      7x7,  128 channels   4.1, 2.2  86 %        4.3, 2.4  80 %
 
 Laying out takes 1.0, 0.5 and 0.2 ms of this; the rest is what smaller matrices lose. With one channel on either side
-there is nothing to reuse, and it takes what moving the rows takes, a twentieth of that rate. The depthwise loops reach
-8 Gflop/s, five times as much as the definition, and a sixth of what can be had.
+there is nothing to reuse, and it takes what moving the rows takes, a twentieth of that rate. The depthwise loops load
+three numbers and store one for every multiplication, and reach 30 to 40 Gflop/s.
 """
 
 import functools
@@ -60,12 +60,6 @@ def copy(source, to):
 def add(source, to):
     for k in range(to.size):
         to[k] += source[k]
-
-
-@kernel
-def multiply_add(a, b, to):
-    for k in range(to.size):
-        to[k] += a[k] * b[k]
 
 
 @kernel
@@ -225,10 +219,14 @@ CONVOLVE, CONVOLVE_BACK, CORRELATE = 0, 1, 2
 
 @kernel
 def multiply_add_pieces(a, at_a, stride_a, b, at_b, stride_b, to, at, stride, length, count):
-    """to[at : at + length] += a[at_a : ...] * b[at_b : ...], and so on, `count` times in all, each a stride further."""
+    """to[at : at + length] += a[at_a : ...] * b[at_b : ...], and so on, `count` times in all, each a stride further.
+
+    Unsigned, an index cannot count from the end, and the compiler sees that it walks straight on.
+    """
     for j in range(count):
         p, q, r = at_a + j * stride_a, at_b + j * stride_b, at + j * stride
-        multiply_add(a[p : p + length], b[q : q + length], to[r : r + length])
+        for k in range(length):
+            to[np.uint64(r + k)] += a[np.uint64(p + k)] * b[np.uint64(q + k)]
 
 
 @kernel

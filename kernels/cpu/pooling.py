@@ -8,8 +8,8 @@ Memory: a line of y, one (n, i), stays in the cache while all places of its wind
 and the winners are written once, 4 bytes a number. Operations: one comparison for each number that a window sees; the
 channels of a pixel lie side by side, and vector instructions compare them.
 
-Measured on one AVX-512 core of a busy machine at (64, 28, 28, 32), windows of 2x2: 2.1 ms, where the array operations
-of the definition took 9.5. It is far from a copy of those bytes, 0.1 ms: 32 channels make short loops.
+Measured on one AVX-512 core at (64, 28, 28, 32), windows of 2x2: 0.6 ms, where the array operations of the definition
+take 4.9 and a copy of as many bytes 0.1.
 """
 
 import numpy as np
@@ -24,11 +24,15 @@ WORTH_SHARING = 2**18           # comparisons that take about as long as sharing
 
 
 @kernel
-def keep_larger(x, y, winner, place):
-    """y = max(y, x), which is NaN where either is, and winner = place where x is larger. All (C,)."""
-    for k in range(y.size):
-        winner[k] = place if x[k] > y[k] else winner[k]
-        y[k] = x[k] if x[k] > y[k] or x[k] != x[k] else y[k]
+def keep_larger(x, at, y, winner, to, length, place):
+    """y = max(y, x), which is NaN where either is, and winner = place where x is larger; `length` numbers of each.
+
+    Unsigned, an index cannot count from the end, and the compiler sees that it walks straight on.
+    """
+    for k in range(length):
+        new, old = x[np.uint64(at + k)], np.uint64(to + k)
+        winner[old] = place if new > y[old] else winner[old]
+        y[old] = new if new > y[old] or new != new else y[old]
 
 
 @kernel
@@ -49,7 +53,7 @@ def max_pool_lines(x, y, winner, geometry, begin, end):
                 for j in range(inside, outside):
                     at = ((n * H + h) * W + j * sw + b * dw - left) * C
                     to = (line * J + j) * C
-                    keep_larger(x[at : at + C], y[to : to + C], winner[to : to + C], place)
+                    keep_larger(x, at, y, winner, to, C, place)
 
 
 def max_pool2d(x, win):
