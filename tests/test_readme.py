@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-TRAINS, ADDS_AN_OP = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+LOADS, TRAINS, ADDS_AN_OP = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_the_ten_lines_train_a_model_that_finds_the_modes(tmp_path, monkeypatch):
@@ -22,6 +22,17 @@ def test_the_ten_lines_train_a_model_that_finds_the_modes(tmp_path, monkeypatch)
     data = eight_gaussians()
     modes = mode_coverage(2 * names["model"].sample(1000, names["rng"]), data.means, data.std)
     assert (tmp_path / "samples.png").exists() and modes.found == 8 and modes.within > 0.95
+
+
+def test_a_checkpoint_gives_its_model_without_the_demo(tmp_path, monkeypatch):
+    from demos.runner import main
+
+    out = tmp_path / "out" / "ddpm_8gaussians"
+    assert main(["ddpm_8gaussians", "--quick", "--steps", "5", "--out", str(out)]) == 0
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    program = LOADS + "assert points.shape == (64, 2) and abs(points).max() < 100"
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_op_that_is_added_passes_the_checker_with_the_words_shown(tmp_path):
