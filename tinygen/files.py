@@ -10,6 +10,8 @@ is declared before anything is decompressed, and `write_npz` seals the contents 
 """
 
 import contextlib
+import hashlib
+import io
 import json
 import math
 import os
@@ -22,7 +24,7 @@ import numpy as np
 
 from tinygen.errors import InputError, TinygenError
 
-__all__ = ["OutputError", "atomic", "make_folder", "read_npz", "write_json", "write_npz", "write_text"]
+__all__ = ["OutputError", "atomic", "make_folder", "read_npz", "read_packaged", "write_json", "write_npz", "write_text"]
 
 
 class OutputError(TinygenError, OSError):
@@ -247,3 +249,22 @@ def _digest(arrays: Mapping[str, np.ndarray]) -> bytes:
         digest.update(f"{name}\n{array.dtype.str}\n{array.shape}\n".encode())
         digest.update(np.ascontiguousarray(array))
     return digest.hexdigest().encode()
+
+
+def read_packaged(package: str, file: str, sha256: str, what: str) -> dict[str, np.ndarray]:
+    """The arrays of an .npz that comes with tinygen in `package`. The hash is checked before anything is parsed.
+
+    Raises InputError, which calls the file's contents `what`, when it is not there or not intact.
+    """
+    from importlib import resources
+
+    advice = f"Install tinygen again; in a clone, `git checkout {package.replace('.', '/')}` restores it."
+    try:
+        contents = (resources.files(package) / file).read_bytes()
+    except OSError as error:
+        raise InputError(f"The {what} cannot be read ({error}). {advice}") from error
+    found = hashlib.sha256(contents).hexdigest()
+    if found != sha256:
+        raise InputError(f"{file}, the {what}, is damaged: sha256 {found}. {advice}")
+    with np.load(io.BytesIO(contents), allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}

@@ -392,7 +392,7 @@ def _attention_arguments(operands: list, params: dict) -> tuple:
 
 def attention_forward(operands: list, params: dict) -> tuple[np.ndarray, tuple]:
     from tinygen.kernels.cpu import attention as kernels
-    from tinygen.kernels.cpu.convolution import _one_blas_thread
+    from tinygen.kernels.cpu.threads import one_blas_thread
 
     q, k, v, *how, which = _attention_arguments(operands, params)
     y, row_max, log_sum = np.zeros((*q.shape[:2], v.shape[2]), np.float32), *np.empty((2, *q.shape[:2]), np.float32)
@@ -401,14 +401,14 @@ def attention_forward(operands: list, params: dict) -> tuple[np.ndarray, tuple]:
         kernels.attention_forward(q[i], k[i], v[i], *how, which[i], y[i], row_max[i], log_sum[i])
 
     if q.shape[1] * k.shape[1]:  # else there is nothing to attend to: zeros
-        _one_blas_thread()
+        one_blas_thread()
         in_pieces(work, len(q), q.shape[1] * k.shape[1])
     return y.reshape(_batch(operands) + y.shape[1:]), (row_max, log_sum)
 
 
 def attention_backward(g, operands: list, out: np.ndarray, residual: tuple, params: dict, needs: list) -> list:
     from tinygen.kernels.cpu import attention as kernels
-    from tinygen.kernels.cpu.convolution import _one_blas_thread
+    from tinygen.kernels.cpu.threads import one_blas_thread
 
     q, k, v, *how, which = _attention_arguments(operands, params)
     g, y = (plain(x).reshape(*q.shape[:2], v.shape[2]) for x in (g, out))
@@ -423,7 +423,7 @@ def attention_backward(g, operands: list, out: np.ndarray, residual: tuple, para
         kernels.attention_backward(g[i], q[i], k[i], v[i], *how, which[i], *saved, *grads)
 
     if q.shape[1] * k.shape[1]:  # else there is nothing to attend to: zeros
-        _one_blas_thread()
+        one_blas_thread()
         in_pieces(work, len(q), q.shape[1] * k.shape[1])
     batch, grads = _batch(operands), [dq, dk, dv, ds if wants_ds else None]
     return [None if d is None else sum_to(d.reshape(batch + d.shape[1:]), x.shape) for x, d in zip(operands, grads)]

@@ -27,13 +27,12 @@ there is nothing to reuse, and it takes what moving the rows takes, a twentieth 
 three numbers and store one for every multiplication, and reach 30 to 40 Gflop/s.
 """
 
-import functools
 import threading
 
 import numpy as np
 
 from .compiling import kernel
-from .threads import share, threads
+from .threads import one_blas_thread, share, threads
 
 float32 = np.float32
 ZERO = float32(0)
@@ -380,7 +379,7 @@ def _share_lines(run, lines, multiple, parts, work):
 
     Which piece is which depends on the number of threads alone.
     """
-    _one_blas_thread()
+    one_blas_thread()
     limit = threads() if work >= WORTH_SHARING else 1
     units = lines // multiple
     pieces = min(units, limit * parts if limit > 1 else 1)
@@ -393,20 +392,3 @@ def _in_order(totals):
     for total in totals[1:]:
         totals[0] += total
     return totals[0]
-
-
-def _one_blas_thread():
-    """Holds the BLAS that Numba's np.dot calls to one thread, also after somebody has set it to more."""
-    for library in _blas():
-        if library.num_threads != 1:
-            library.set_num_threads(1)
-
-
-@functools.cache
-def _blas():
-    """SciPy's BLAS, whatever its kind."""
-    import scipy.linalg.cython_blas  # noqa: F401  (loads it)
-    from threadpoolctl import ThreadpoolController
-
-    found = ThreadpoolController().select(user_api="blas").lib_controllers
-    return [library for library in found if "numpy" not in library.filepath] or found

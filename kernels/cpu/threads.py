@@ -76,3 +76,20 @@ def _cores() -> tuple[set[int], Callable[[], int]]:
         return os.sched_getaffinity(0), ctypes.CDLL(None).sched_getcpu
     except (AttributeError, OSError):
         return set(), lambda: -1
+
+
+def one_blas_thread():
+    """Holds the BLAS that Numba's np.dot calls to one thread, also after somebody has set it to more."""
+    for library in _blas():
+        if library.num_threads != 1:
+            library.set_num_threads(1)
+
+
+@functools.cache
+def _blas():
+    """SciPy's BLAS, whatever its kind."""
+    import scipy.linalg.cython_blas  # noqa: F401  (loads it)
+    from threadpoolctl import ThreadpoolController
+
+    found = ThreadpoolController().select(user_api="blas").lib_controllers
+    return [library for library in found if "numpy" not in library.filepath] or found

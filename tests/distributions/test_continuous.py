@@ -198,7 +198,7 @@ def test_results_have_the_shape_of_a_draw_also_if_they_depend_on_one_parameter()
 
 
 def test_the_functions_agree_with_torch():
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="PyTorch, with which this test compares, is not installed")
     x = np.linspace(0.1, 0.9, 5)
     for ours, theirs in [(Normal, "Normal"), (Laplace, "Laplace"), (Gumbel, "Gumbel"), (Uniform, "Uniform")]:
         d = ours(*double(0.05, 1.2))

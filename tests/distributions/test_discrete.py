@@ -102,7 +102,7 @@ def test_a_gray_level_gives_the_negative_cross_entropy():
 
 
 def test_they_agree_with_torch():
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="PyTorch, with which this test compares, is not installed")
     logits, labels = np.random.default_rng(0).normal(size=(4, 3)), np.array([0, 2, 1, 1])
     for ours, theirs, x in [
         (Bernoulli(logits), torch.distributions.Bernoulli(logits=torch.tensor(logits)), labels[:, None] % 2),

@@ -103,7 +103,7 @@ def test_the_gradients_are_those_of_finite_differences(family):
 
 @every
 def test_it_agrees_with_torch(family):
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="PyTorch, with which this test compares, is not installed")
     p, q = pair(3, family)
     theirs = getattr(torch.distributions, family.__name__)
     key = {Bernoulli: ["logits"], Categorical: ["logits"], MultivariateNormal: ["loc", "scale_tril"]}.get(family)

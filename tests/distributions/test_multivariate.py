@@ -90,7 +90,7 @@ def test_float32_stays_float32():
 
 
 def test_it_agrees_with_torch():
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="PyTorch, with which this test compares, is not installed")
     loc, factor = drawn(7, 2)
     x = np.random.default_rng(0).normal(size=(4, 2, 3))
     reference = torch.distributions.MultivariateNormal(torch.tensor(loc), scale_tril=torch.tensor(factor))

@@ -66,7 +66,7 @@ def test_the_gradients_of_draws_and_density_are_those_of_finite_differences():
 
 
 def test_the_density_agrees_with_torch():
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="PyTorch, with which this test compares, is not installed")
     logits = np.random.default_rng(0).normal(size=(4, 3))
     x = special.softmax(np.random.default_rng(1).normal(size=(4, 3)), -1)
     theirs = torch.distributions.RelaxedOneHotCategorical(torch.tensor(0.7).double(), logits=torch.tensor(logits))

@@ -195,7 +195,7 @@ def test_the_blas_of_the_kernels_has_one_thread_whoever_sets_it_to_more():
 
     with threadpool_limits(2, user_api="blas"):
         ops.conv2d(normal(1, 4, 4, 2), normal(3, 3, 2, 2))
-        assert [library.num_threads for library in kernels._blas()] == [1]
+        assert [library.num_threads for library in threads._blas()] == [1]
 
 
 def test_shared_work_is_done_once_each_and_errors_come_back():

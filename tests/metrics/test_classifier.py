@@ -1,4 +1,5 @@
 import hashlib
+from importlib import resources
 
 import numpy as np
 import pytest
@@ -41,11 +42,11 @@ def test_features_are_differentiable_in_the_image_and_the_weights_are_frozen():
 
 @pytest.mark.parametrize("damage", ["a bit flipped", "cut short", "gone"])
 def test_damaged_weights_are_told_before_they_are_parsed(damage, tmp_path, monkeypatch):
-    contents = bytearray((module.resources.files("tinygen.metrics") / module.FILE).read_bytes())
+    contents = bytearray((resources.files("tinygen.metrics") / module.FILE).read_bytes())
     contents[len(contents) // 2] ^= damage == "a bit flipped"
     if damage != "gone":
         (tmp_path / module.FILE).write_bytes(contents[: -1 if damage == "cut short" else None])
-    monkeypatch.setattr(module.resources, "files", lambda package: tmp_path)
+    monkeypatch.setattr(resources, "files", lambda package: tmp_path)
     monkeypatch.setattr(module.np, "load", lambda *a, **k: pytest.fail("parsed"))
     with pytest.raises(InputError, match="cannot be read" if damage == "gone" else "is damaged"):
         digit_classifier.__wrapped__()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-
 import numpy as np
 
 from tinygen.data.images import Dataset, LabelledImages
 from tinygen.errors import InputError
+from tinygen.files import read_packaged
 
 __all__ = ["digits"]
 
@@ -51,15 +49,5 @@ def intensities(images: np.ndarray) -> np.ndarray:
 
 def _bundle() -> tuple[np.ndarray, np.ndarray]:
     """Images (10000, 28, 28) and labels (10000,), uint8. The hash is checked before anything is parsed."""
-    from importlib import resources
-
-    advice = "Install tinygen again; in a clone, `git checkout tinygen/data` restores it."
-    try:
-        contents = (resources.files("tinygen.data") / FILE).read_bytes()
-    except OSError as error:
-        raise InputError(f"The digits that come with tinygen cannot be read ({error}). {advice}") from error
-    found = hashlib.sha256(contents).hexdigest()
-    if found != SHA256:
-        raise InputError(f"{FILE}, the digits that come with tinygen, is damaged: sha256 {found}. {advice}")
-    with np.load(io.BytesIO(contents), allow_pickle=False) as file:
-        return file["images"], file["labels"]
+    arrays = read_packaged("tinygen.data", FILE, SHA256, "digits that come with tinygen")
+    return arrays["images"], arrays["labels"]

@@ -17,9 +17,6 @@ first digits of the weights' hash.
 from __future__ import annotations
 
 import functools
-import hashlib
-import io
-from importlib import resources
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -27,6 +24,7 @@ from numpy.typing import ArrayLike
 from tinygen import ops
 from tinygen.autograd import no_grad
 from tinygen.errors import InputError
+from tinygen.files import read_packaged
 from tinygen.nn.convolution import Conv2d
 from tinygen.nn.linear import Linear, Sequential
 from tinygen.nn.module import Module
@@ -102,15 +100,7 @@ def digit_classifier() -> DigitClassifier:
     They are stored as float16 and checked by their sha256 before they are parsed. Raises InputError when the file that
     was installed is not there or not intact.
     """
-    advice = "Install tinygen again; in a clone, `git checkout tinygen/metrics` restores it."
-    try:
-        contents = (resources.files("tinygen.metrics") / FILE).read_bytes()
-    except OSError as error:
-        raise InputError(f"The weights of the digit classifier cannot be read ({error}). {advice}") from error
-    found = hashlib.sha256(contents).hexdigest()
-    if found != SHA256:
-        raise InputError(f"{FILE}, the weights of the digit classifier, is damaged: sha256 {found}. {advice}")
+    weights = read_packaged("tinygen.metrics", FILE, SHA256, "weights of the digit classifier")
     classifier = DigitClassifier(Generator(0))
-    with np.load(io.BytesIO(contents), allow_pickle=False) as weights:
-        classifier.load_state_dict({name: weights[name] for name in classifier.state_dict()})
+    classifier.load_state_dict({name: weights[name] for name in classifier.state_dict()})
     return classifier.requires_grad_(False).eval()
