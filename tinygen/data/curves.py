@@ -83,7 +83,7 @@ class NoisyCurves:
         means, weights = [], []
         for curve in self.curves:
             speed = np.linalg.norm(np.diff(curve(fine), axis=0), axis=1).max() * 4096
-            nodes, shares = np.polynomial.legendre.leggauss(16 + math.ceil(3 * speed / self.std))
+            nodes, shares = np.polynomial.legendre.leggauss(32 + math.ceil(4 * speed / self.std))
             means.append(curve((nodes + 1) / 2))
             weights.append(shares / (shares.sum() * len(self.curves)))
         return GaussianMixture(np.concatenate(means), self.std, np.concatenate(weights))
