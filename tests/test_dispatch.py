@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis.extra.numpy import array_shapes
 
-from tinygen import launch
 from tinygen.dispatch import KERNELS, definitions_only, find
+from tinygen.launch.rows import rows_along, rows_back
 
 X = np.zeros((2, 3), np.float32)
 
@@ -52,11 +52,11 @@ def test_what_a_kernel_was_not_written_for_is_left_to_the_definition(call):
 def test_rows_run_along_the_axis_and_are_put_back(shape, data):
     axis = data.draw(st.integers(-len(shape), len(shape) - 1))
     x = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
-    rows = launch.rows_along(x, axis)
+    rows = rows_along(x, axis)
     assert rows.flags.c_contiguous and rows.ndim == 2 and rows.shape[1] == shape[axis]
     if x.size:
         np.testing.assert_array_equal(rows[0], np.moveaxis(x, axis, -1)[(0,) * (x.ndim - 1)])
-    np.testing.assert_array_equal(launch.rows_back(rows, shape, axis), x)
+    np.testing.assert_array_equal(rows_back(rows, shape, axis), x)
 
 
 def test_definitions_only_nests_and_ends_with_an_error():

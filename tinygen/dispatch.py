@@ -20,8 +20,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinygen import arrays, launch
+from tinygen import arrays
 from tinygen.errors import InputError
+from tinygen.launch import activations, attention, losses, norms, rows
+from tinygen.launch.pieces import is_float32, plain
 
 
 class Kernel(NamedTuple):
@@ -80,24 +82,24 @@ def _have_numba() -> bool:
 
 
 KERNELS: dict[tuple[str, str], Kernel] = {
-    ("softmax", "numpy"): Kernel(launch.row_accepts, launch.softmax_forward, launch.softmax_backward),
-    ("log_softmax", "numpy"): Kernel(launch.row_accepts, launch.log_softmax_forward, launch.log_softmax_backward),
+    ("softmax", "numpy"): Kernel(rows.row_accepts, rows.softmax_forward, rows.softmax_backward),
+    ("log_softmax", "numpy"): Kernel(rows.row_accepts, rows.log_softmax_forward, rows.log_softmax_backward),
     ("cross_entropy", "numpy"): Kernel(
-        launch.cross_entropy_accepts, launch.cross_entropy_forward, launch.cross_entropy_backward
+        losses.cross_entropy_accepts, losses.cross_entropy_forward, losses.cross_entropy_backward
     ),
-    ("silu", "numpy"): Kernel(launch.activation_accepts, launch.silu_forward, launch.silu_backward),
-    ("gelu", "numpy"): Kernel(launch.activation_accepts, launch.gelu_forward, launch.gelu_backward),
+    ("silu", "numpy"): Kernel(activations.activation_accepts, activations.silu_forward, activations.silu_backward),
+    ("gelu", "numpy"): Kernel(activations.activation_accepts, activations.gelu_forward, activations.gelu_backward),
     ("binary_cross_entropy_with_logits", "numpy"): Kernel(
-        launch.binary_cross_entropy_accepts, launch.binary_cross_entropy_forward, launch.binary_cross_entropy_backward
+        losses.binary_cross_entropy_accepts, losses.binary_cross_entropy_forward, losses.binary_cross_entropy_backward
     ),
     ("scaled_dot_product_attention", "numpy"): Kernel(
-        launch.attention_accepts, launch.attention_forward, launch.attention_backward
+        attention.attention_accepts, attention.attention_forward, attention.attention_backward
     ),
-    ("layer_norm", "numpy"): Kernel(launch.layer_norm_accepts, launch.layer_norm_forward, launch.layer_norm_backward),
-    ("rms_norm", "numpy"): Kernel(launch.layer_norm_accepts, launch.rms_norm_forward, launch.rms_norm_backward),
-    ("group_norm", "numpy"): Kernel(launch.group_norm_accepts, launch.group_norm_forward, launch.group_norm_backward),
+    ("layer_norm", "numpy"): Kernel(norms.layer_norm_accepts, norms.layer_norm_forward, norms.layer_norm_backward),
+    ("rms_norm", "numpy"): Kernel(norms.layer_norm_accepts, norms.rms_norm_forward, norms.rms_norm_backward),
+    ("group_norm", "numpy"): Kernel(norms.group_norm_accepts, norms.group_norm_forward, norms.group_norm_backward),
     ("group_norm_silu", "numpy"): Kernel(
-        launch.group_norm_accepts, launch.group_norm_silu_forward, launch.group_norm_silu_backward
+        norms.group_norm_accepts, norms.group_norm_silu_forward, norms.group_norm_silu_backward
     ),
 }
 
@@ -113,10 +115,10 @@ def instead(name: str, *operands: Any) -> Callable | None:
     module = FORWARDS.get((name, arrays.xp(*operands).__name__))
     if module is None or not _switch.on or not _have_numba():
         return None
-    if not all(launch.is_float32(x) and x.size for x in operands):
+    if not all(is_float32(x) and x.size for x in operands):
         return None
     kernel = getattr(importlib.import_module(module), name)
-    return lambda *args: kernel(*map(launch.plain, args[: len(operands)]), *args[len(operands) :])
+    return lambda *args: kernel(*map(plain, args[: len(operands)]), *args[len(operands) :])
 
 
 FORWARDS: dict[tuple[str, str], str] = {

@@ -8,8 +8,9 @@ import pytest
 from scipy.special import expit, log_ndtr, ndtr
 
 import tinygen
-from tinygen import launch, ops
+from tinygen import ops
 from tinygen.autograd import grad
+from tinygen.launch.pieces import SHARED
 
 EPS = np.finfo(np.float32).eps
 LINE = np.linspace(-30, 30, 60_001).astype(np.float32)
@@ -65,7 +66,7 @@ def test_the_sums_of_a_large_image_do_not_gather_rounding(width):
 
 rng = np.random.default_rng(0)
 normal = lambda *shape: rng.normal(size=shape).astype(np.float32)
-SIDE = launch.SHARED // 256  # just enough to be shared
+SIDE = SHARED // 256  # just enough to be shared
 LARGE = {
     "silu": (lambda x: ops.silu(x), [normal(SIDE, 257)]),
     "gelu": (lambda x: ops.gelu(x), [normal(SIDE, 257)]),
