@@ -98,8 +98,9 @@ def steps_inside(geometry, b):
 def lay_out(x, rows, geometry, group, first, count):
     """im2col: a row of what the kernel sees of x for each step of lines first ... first + count - 1, all (numbers,)."""
     H, W, C, I, J, KH, KW, c, sh, sw, dh, dw, top, left = geometry
-    begin, end = steps_inside(geometry, 0)[0], steps_inside(geometry, KW - 1)[1]
-    joined = c == C and dw == 1 and begin < end          # between the borders, neighbours are one piece of memory
+    begin, (some, end) = steps_inside(geometry, 0)[0], steps_inside(geometry, KW - 1)
+    whole = begin < end and some < end                   # at steps begin ... end - 1 all of the kernel is on the image
+    joined = c == C and dw == 1 and whole                # and there neighbours are one piece of memory
     K, stride = KH * KW * c, sw * C
     for line in range(count):
         n, i = (first + line) // I, (first + line) % I
