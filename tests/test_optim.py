@@ -1,9 +1,11 @@
 """Optimisers against PyTorch and against their definitions; schedules, clipping, the moving average; saving."""
 
+import contextlib
 import gc
 import os
 
 import hypothesis.strategies as st
+import numba
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,6 +13,8 @@ from hypothesis import given
 import tinygen
 from tinygen import dispatch, nn, ops, optim
 from tinygen.errors import DtypeError, GraphError, InputError, MutationError
+from tinygen.kernels.cpu import adam, clip
+from tinygen.launch import updates
 from tinygen.random import Generator
 
 SHAPES = [(3, 4), (4,), (), (2, 1, 3)]
@@ -89,23 +93,84 @@ def test_adam_kernel_is_as_close_to_float64_as_its_definition(seed, t, weight_de
     numbers = (0.01, 0.9, 0.999, eps, 1 - 0.9**t, 1 - 0.999**t, weight_decay)
     optim.adam_step(*exact, *numbers)
     optim.adam_step(*defined, *numbers)
-    rule = dispatch.update_rule("adam_step", *kernel)
-    assert rule is not None and rule is not optim.adam_step
-    rule(*kernel, *numbers)
+    dispatch.update("adam_step", refused, [tuple(kernel)], *numbers)
     for e, d, k in zip(exact, defined, kernel, strict=True):
         ulp = np.abs(e).max() * np.finfo(np.float32).eps
         assert np.abs(k - e).max() <= 4 * np.abs(d - e).max() + ulp
 
 
+def refused(*job):
+    raise AssertionError("the definition ran, not the kernel")
+
+
 @needs_kernels
-def test_the_kernel_runs_in_float32_and_the_definition_everywhere_else():
-    rule = lambda arrays: dispatch.update_rule("adam_step", *arrays)
-    four = [np.zeros((3, 4), np.float32) for _ in range(4)]
-    assert rule(four) is not None
-    assert rule([a.astype(np.float64) for a in four]) is None
-    assert rule([four[0], np.zeros((4, 3), np.float32).T, *four[2:]]) is None
+def test_kernels_take_contiguous_float32_and_definitions_everything_else():
+    by_definition = []
+    rule = lambda average, theta, rate: by_definition.append(average)
+    ones, wide = np.ones((3, 4), np.float32), np.ones((3, 8), np.float32)
+    locked = ones.copy()
+    locked.flags.writeable = False
+    others = np.ones((4, 3), np.float32).T, np.ones((2, 6), np.float32), ones.astype(np.float64)
+    strange = [*others, wide[:, ::2], locked]
+    average = np.zeros((3, 4), np.float32)
+    jobs = [(average.copy(), theta) for theta in (ones, *strange, ones)]
+    dispatch.update("move_average", rule, jobs, 0.5)
+    assert [id(a) for a in by_definition] == [id(average) for average, _ in jobs[1:-1]]
+    assert np.all(jobs[0][0] == 0.5) and np.all(jobs[-1][0] == 0.5)
+    assert dispatch.together("clip", [(ones,), (locked,)]) is None
     with dispatch.definitions_only():
-        assert rule(four) is None
+        dispatch.update("move_average", rule, jobs, 0.5)
+        assert len(by_definition) == len(strange) + len(jobs)
+        assert dispatch.together("clip", [(ones,)]) is None
+
+
+@needs_kernels
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=20), st.integers(1, 50), st.sampled_from([1, 2]))
+def test_one_pass_over_many_arrays_is_a_pass_over_each(sizes, piece, count):
+    count = min(count, numba.config.NUMBA_NUM_THREADS)
+    rng, numbers = Generator(len(sizes)), (0.01, 0.9, 0.999, 1e-8, 0.1, 0.001, 0.02)
+    alone = [tuple(rng.uniform(size) for _ in range(4)) for size in sizes]
+    jobs = [tuple(a.copy() for a in job) for job in alone]
+    with pytest.MonkeyPatch.context() as patch, threads(count):
+        patch.setattr(updates, "PIECE", piece)  # so that pieces begin and end inside arrays
+        patch.setattr(updates, "SHARED", 0)
+        squares = updates.in_one_pass(clip.sums_of_squares, [(theta,) for theta, *_ in jobs])
+        updates.adam_step(jobs, *numbers)
+    exact = sum(np.sum(np.square(theta, dtype=np.float64)) for theta, *_ in alone)
+    assert sum(squares) == pytest.approx(exact, rel=1e-12)
+    for job, together in zip(alone, jobs, strict=True):
+        adam.adam_step(*job, *numbers)
+        for a, b in zip(job, together, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+@contextlib.contextmanager
+def threads(count):
+    before = numba.get_num_threads()
+    numba.set_num_threads(count)
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before)
+
+
+@needs_kernels
+def test_every_number_of_threads_gives_the_same_bits_also_of_the_norm():
+    if numba.config.NUMBA_NUM_THREADS < 2:
+        pytest.skip("this machine, or NUMBA_NUM_THREADS, has one thread only")
+    results = []
+    for count in (1, 2, 2):
+        rng = Generator(5)
+        params = [tinygen.Parameter(rng.normal((side, 700))) for side in (3, 800, 1, 1)]
+        for p in params:
+            p.grad = rng.normal(p.shape)
+        with threads(count):
+            norm, adam_, ema = optim.clip_grad_norm(params, 1.0), optim.Adam(params), optim.EMA(params)
+            adam_.step()
+            ema.update()
+        results.append([norm, *values(params), *[p.grad for p in params], *ema.averages])
+    for other in results[1:]:
+        assert_same(results[0], other)
 
 
 def test_a_gradient_in_another_memory_order_gives_the_same_step():
@@ -273,6 +338,32 @@ def test_clipping_bounds_the_joint_norm_and_keeps_the_direction(seed, max_norm):
     assert type(norm) is np.ndarray and norm.shape == ()
     np.testing.assert_allclose(norm, np.linalg.norm(flat), rtol=1e-12)
     np.testing.assert_allclose(clipped, flat * min(1, max_norm / np.linalg.norm(flat)), rtol=1e-12)
+
+
+@needs_kernels
+@given(st.integers(0, 10**6), st.floats(1e-3, 1e3))
+def test_clipping_by_kernel_is_as_close_to_float64_as_its_definition(seed, max_norm):
+    exact, defined, fast = parameters(), parameters(dtype=np.float32), parameters(dtype=np.float32)
+    set_gradients(fast, seed)
+    for p, q, e in zip(fast, defined, exact, strict=True):
+        q.grad, e.grad = p.grad.copy(), p.grad.astype(np.float64)
+    norm = optim.clip_grad_norm(exact, max_norm)
+    with dispatch.definitions_only():
+        optim.clip_grad_norm(defined, max_norm)
+    got = optim.clip_grad_norm(fast, max_norm)
+    assert got.dtype == np.float32 and got.shape == ()
+    np.testing.assert_allclose(got, norm, rtol=1e-7)
+    for p, q, e in zip(fast, defined, exact, strict=True):
+        ulp = np.abs(e.grad).max() * np.finfo(np.float32).eps
+        assert np.abs(p.grad - e.grad).max() <= 4 * np.abs(q.grad - e.grad).max() + ulp
+
+
+@needs_kernels
+def test_clipping_bears_gradients_whose_squares_overflow():
+    (p, *_) = params = parameters(dtype=np.float32)[:1]
+    p.grad = np.full(p.shape, 1e25, np.float32)
+    assert optim.clip_grad_norm(params, 1.0) == pytest.approx(1e25 * 12**0.5, rel=1e-6)
+    np.testing.assert_allclose(p.grad, 12**-0.5, rtol=1e-6)
 
 
 def test_clipping_leaves_zeros_alone_and_lets_a_nan_through():

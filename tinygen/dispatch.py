@@ -18,11 +18,9 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from tinygen import arrays
 from tinygen.errors import InputError
-from tinygen.launch import activations, attention, losses, norms, rows
+from tinygen.launch import activations, attention, losses, norms, rows, updates
 from tinygen.launch.pieces import is_float32, plain
 
 
@@ -129,32 +127,38 @@ FORWARDS: dict[tuple[str, str], str] = {
 }
 
 
-# -- kernels that change arrays in place: the rules of optimisers ------------------------------------------------------
+# -- kernels that change many arrays in place: the rules of optimisers, clipping ---------------------------------------
 
 
-def update_rule(name: str, theta: Any, g: Any, *slots: Any) -> Callable | None:
-    """The kernel of the update rule `name`, taking the same arguments, or None if its definition has to do."""
-    rule = UPDATES.get((name, arrays.xp(theta).__name__))
-    if rule is None or not _switch.on or not _have_numba():
-        return None
-    kind, shape = type(theta), theta.shape
-    fits = lambda a: type(a) is kind and a.dtype == np.float32 and a.shape == shape and a.flags.c_contiguous
-    return rule if all(map(fits, (theta, g, *slots))) else None
+def update(name: str, rule: Callable, jobs: list[tuple], *numbers: float) -> None:
+    """rule(*arrays, *numbers), which changes the arrays in place, for each tuple of arrays in `jobs`.
+
+    By the kernel of that name in one pass over all jobs that it accepts; the others by `rule`, the definition.
+    """
+    left, kernel = jobs, _update_kernel(name, jobs)
+    if kernel is not None:
+        left, fitting = [], []
+        for job in jobs:
+            (fitting if updates.fits(job) else left).append(job)
+        if fitting:
+            kernel(fitting, *numbers)
+    for job in left:
+        rule(*job, *numbers)
 
 
-def _move_average(average: np.ndarray, theta: np.ndarray, rate: float) -> None:
-    from tinygen.kernels.cpu.ema import move_average
+def together(name: str, jobs: list[tuple]) -> Callable | None:
+    """The kernel of that name if it accepts all the `jobs`, which it takes as its first argument, or else None."""
+    kernel = _update_kernel(name, jobs)
+    return kernel if kernel is not None and all(map(updates.fits, jobs)) else None
 
-    move_average(average.reshape(-1), theta.reshape(-1), rate)
 
-
-def _adam_step(theta: np.ndarray, g: np.ndarray, m: np.ndarray, v: np.ndarray, *numbers: float) -> None:
-    from tinygen.kernels.cpu.adam import adam_step
-
-    adam_step(theta.reshape(-1), g.reshape(-1), m.reshape(-1), v.reshape(-1), *numbers)
+def _update_kernel(name: str, jobs: list[tuple]) -> Callable | None:
+    kernel = UPDATES.get((name, arrays.xp(*[job[0] for job in jobs]).__name__))
+    return kernel if _switch.on and _have_numba() else None
 
 
 UPDATES: dict[tuple[str, str], Callable] = {
-    ("adam_step", "numpy"): _adam_step,
-    ("move_average", "numpy"): _move_average,
+    ("adam_step", "numpy"): updates.adam_step,
+    ("move_average", "numpy"): updates.move_average,
+    ("clip", "numpy"): updates.clip,
 }

@@ -11,7 +11,8 @@ An optimiser changes the memory of its parameters in place and never reads a val
     ema.update()
 
 Update rules are methods of plain array arithmetic, so that they read like the papers; g is the gradient, theta the
-parameter. On the CPU in float32 the Adam rule runs as one compiled pass (`tinygen.dispatch.update_rule`).
+parameter. On the CPU in float32 Adam, clipping and the moving average run as kernels, which take all arrays of a model
+in one pass (`tinygen.dispatch.update`).
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Optimizer:
     whose `.grad` is None, because it is frozen or took no part, is skipped: neither it nor its averages change.
 
     A subclass names in `slots` the arrays that it keeps for each parameter and writes `update`, which changes them and
-    the parameter in place.
+    the parameter in place, or `update_all`, which does so for all parameters together.
     """
 
     slots: tuple[str, ...] = ()
@@ -61,6 +62,7 @@ class Optimizer:
         """Change every parameter by its gradient."""
         lr = self.lr * float(self.schedule(self.steps))
         self.steps += 1
+        jobs: dict[int, list[tuple]] = {}  # t: (theta, g, *slots) of each parameter; most often all have one t
         for i, (p, theta, slots) in enumerate(zip(self.params, self._arrays, self._state, strict=True)):
             g = p.grad
             if g is None:
@@ -71,8 +73,15 @@ class Optimizer:
                     "after this optimiser was made. Move the model first, then make the optimiser."
                 )
             self.counts[i] += 1
-            self.update(theta, g, lr, self.counts[i], *slots)
+            jobs.setdefault(self.counts[i], []).append((theta, g, *slots))
             p.touch()
+        for t, group in jobs.items():
+            self.update_all(group, lr, t)
+
+    def update_all(self, jobs: list[tuple], lr: float, t: int) -> None:
+        """`update` for each (theta, g, *slots). A rule with a kernel hands it all of them at once."""
+        for theta, g, *slots in jobs:
+            self.update(theta, g, lr, t, *slots)
 
     def zero_grad(self) -> None:
         """Forget the gradients, so that the next backward does not add to them."""
@@ -186,10 +195,10 @@ class AdamW(Optimizer):
         self.eps, self.weight_decay = at_least_zero(eps, f"{name}: eps"), at_least_zero(weight_decay, f"{name}: decay")
         super().__init__(params, lr, schedule)
 
-    def update(self, theta: Any, g: Any, lr: float, t: int, m: Any, v: Any) -> None:
+    def update_all(self, jobs: list[tuple], lr: float, t: int) -> None:
         beta1, beta2 = self.betas
-        rule = dispatch.update_rule("adam_step", theta, g, m, v) or adam_step
-        rule(theta, g, m, v, lr, beta1, beta2, self.eps, 1 - beta1**t, 1 - beta2**t, self.weight_decay)
+        numbers = (lr, beta1, beta2, self.eps, 1 - beta1**t, 1 - beta2**t, self.weight_decay)
+        dispatch.update("adam_step", adam_step, jobs, *numbers)
 
 
 class Adam(AdamW):
@@ -214,7 +223,7 @@ def adam_step(theta, g, m, v, lr, beta1, beta2, eps, correction1, correction2, w
         theta = theta - lr mhat / (sqrt(vhat) + eps),   mhat = m / (1 - beta1^t),   vhat = v / (1 - beta2^t)
 
     m and v begin as zeros, which pulls their first values towards 0; the corrections 1 - beta^t undo just that.
-    This is the definition; `kernels/cpu/adam.py` computes the same in one pass.
+    This is the definition; `kernels/cpu/adam.py` computes the same in one pass, over all parameters of a model.
     """
     m *= beta1
     m += (1 - beta1) * g
@@ -273,6 +282,9 @@ def clip_grad_norm(params: Iterable[Tensor], max_norm: float) -> Any:
     grads = [p.grad for p in params if p.grad is not None]
     if not grads:
         raise GraphError("clip_grad_norm: no parameter has a gradient yet; call it between backward() and step().")
+    jobs = [(g,) for g in grads]
+    if fast := dispatch.together("clip", jobs):
+        return fast(jobs, max_norm)
     xp = arrays.xp(grads[0])
     norm = xp.sqrt(sum(xp.vdot(g, g) for g in grads))
     scale = max_norm / xp.maximum(norm, max_norm)
@@ -319,8 +331,8 @@ class EMA:
             raise GraphError("EMA: update() inside swap(), where the parameters are the averages; leave swap() first.")
         rate = 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
-        for average, p in zip(self.averages, self.params, strict=True):
-            (dispatch.update_rule("move_average", average, p.data) or move_average)(average, p.data, rate)
+        jobs = [(average, p.data) for average, p in zip(self.averages, self.params, strict=True)]
+        dispatch.update("move_average", move_average, jobs, rate)
 
     @contextlib.contextmanager
     def swap(self) -> Iterator[None]:

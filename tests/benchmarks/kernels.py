@@ -147,10 +147,48 @@ def one_pass(torch) -> Iterator[Case]:
     theirs = lambda *x: f.scaled_dot_product_attention(*x)
     yield from both_ways(torch, "attention, 64 tokens", "sgemm", [amount, 3.5 * amount], ours, theirs, heads)
 
-    theta, g, m, v = normal(2**20), normal(2**20), np.zeros(2**20, np.float32), np.zeros(2**20, np.float32)
-    rule = lambda: dispatch.update_rule("adam_step", theta, g, m, v) or optim.adam_step
+    yield from over_all_parameters(torch)
+
+
+def over_all_parameters(torch) -> Iterator[Case]:
+    """A million parameters, in one array and in those of a network: what optimisers do to all of them in one pass."""
     numbers = (1e-3, 0.9, 0.999, 1e-8, 0.1, 0.001, 0.0)
-    yield Case("Adam, a million parameters", "copy", 28.0 * 2**20, lambda: rule()(theta, g, m, v, *numbers), None)
+    layers = 16 * [(2, 256), (256,), (256, 240), (240,), (240, 14), (14,)]
+    for name, shapes in {"one array": [(2**20,)], "96 arrays": layers}.items():
+        params, grads, averages = ([normal(*shape) for shape in shapes] for _ in range(3))
+        slots = [(np.zeros_like(p), np.zeros_like(p)) for p in params]
+        jobs = [(p, g, *s) for p, g, s in zip(params, grads, slots)]
+        size = sum(p.size for p in params)
+        twins = [torch.from_numpy(p.copy()).requires_grad_() for p in params] if torch else []
+        for twin, g in zip(twins, grads):
+            twin.grad = torch.from_numpy(g.copy())
+        adam = torch.optim.Adam(twins, fused=True) if torch else None
+        yield Case(
+            f"Adam, {name}",
+            "copy",
+            28.0 * size,
+            lambda jobs=jobs: dispatch.update("adam_step", optim.adam_step, jobs, *numbers),
+            adam and adam.step,
+        )
+        pairs = list(zip(averages, params))
+        theirs = [torch.from_numpy(a.copy()) for a in averages] if torch else []
+        yield Case(
+            f"moving average, {name}",
+            "copy",
+            12.0 * size,
+            lambda pairs=pairs: dispatch.update("move_average", optim.move_average, pairs, 0.001),
+            torch and (lambda theirs=theirs, twins=twins: torch._foreach_lerp_(theirs, [t.data for t in twins], 0.001)),
+        )
+        leaves = [tinygen.Parameter(p) for p in params]
+        for leaf, g in zip(leaves, grads):
+            leaf.grad = g
+        yield Case(
+            f"norm of all gradients, {name}",
+            "copy",
+            4.0 * size,
+            lambda leaves=leaves: optim.clip_grad_norm(leaves, 1e9),
+            torch and (lambda twins=twins: torch.nn.utils.get_total_norm([t.grad for t in twins])),
+        )
 
 
 def both_ways(torch, name, peak, amounts, ours, theirs, operands) -> Iterator[Case]:
