@@ -14,6 +14,7 @@ from tinygen.plotting import (
     animate,
     classes,
     curve,
+    ellipses,
     grid,
     heat_map,
     histogram,
@@ -22,6 +23,7 @@ from tinygen.plotting import (
     running_mean,
     save,
     scatter,
+    segments,
     strands,
     trajectories,
 )
@@ -32,6 +34,9 @@ CLOUDS = Generator(0).normal((3, 200, 2))
 MAPS = histogram(CLOUDS, EXTENT, 16)
 PICTURES = Generator(1).uniform((3, 10, 8, 6))
 
+SPREAD = np.array([[0.6, 0.3], [0.3, 0.4]])
+GAUSSIANS = CLOUDS[:, :5], np.broadcast_to(SPREAD, (3, 5, 2, 2))
+
 PANELS = {
     "scatter": scatter(CLOUDS[0], "points"),
     "heat map": heat_map(MAPS[0], EXTENT, "density", label="p"),
@@ -39,6 +44,8 @@ PANELS = {
     "curves": curve({"train": np.arange(1, 9), "held out": np.arange(2, 10)}, x=np.arange(8) + 1, log="xy"),
     "trajectories": trajectories(CLOUDS, "paths"),
     "strands": strands(CLOUDS[:, :, 0], "paths in time", colour_at=0),
+    "ellipses": ellipses(*GAUSSIANS, "components", weights=np.full((3, 5), 0.2)),
+    "segments": segments(CLOUDS[0].reshape(100, 2, 2), np.arange(100), "edges", label="nats"),
     "classes": classes(CLOUDS[0], np.arange(200) % 10, "digits"),
     "images": images(PICTURES[0], "images", columns=5, rows=["x", "y"]),
     "colour images": images(np.stack([PICTURES[0]] * 3, axis=-1)),
@@ -138,6 +145,17 @@ def test_a_heat_map_has_its_rows_upwards_and_its_columns_to_the_right(tmp_path):
     light = pixels(tmp_path / "map.png").sum(-1)[20:160, 40:190]
     rows, columns = np.where((light > 600) & (light < 740))  # magma's last colour; white paper sums to 765
     assert rows.mean() > 70 and columns.mean() > 75
+
+
+def test_an_ellipse_is_where_a_gaussian_has_one_and_two_deviations():
+    from matplotlib.figure import Figure
+
+    ax = Figure().add_subplot()
+    ellipses([[1, 2]], [SPREAD]).draw(ax)(0)
+    for line, deviations in zip(ax.lines, (1, 2)):
+        away = np.stack(line.get_data(), axis=1) - [1, 2]
+        squared = np.einsum("ni,ij,nj->n", away, np.linalg.inv(SPREAD), away)
+        np.testing.assert_allclose(squared, deviations**2)
 
 
 def test_images_stand_in_rows_from_the_top_left_as_ink_on_paper(tmp_path):
@@ -284,6 +302,8 @@ def test_empty_constant_and_broken_data_still_draw(tmp_path):
         (lambda path: curve([1, 2], smooth=0), "smooth over must be at least 1"),
         (lambda path: trajectories(np.zeros((1, 5, 2))), "two steps or more"),
         (lambda path: strands(np.zeros((3, 5)), x=np.arange(4)), "3 steps have 4 places"),
+        (lambda path: ellipses(np.zeros((5, 2)), np.eye(2)), r"not \(5, 2\) and \(2, 2\)"),
+        (lambda path: segments(np.zeros((3, 2, 2)), [1]), r"not \(3, 2, 2\) and \(1,\)"),
         (lambda path: classes(np.zeros((2, 2)), [1]), "one digit from 0 to 9 for each of 2 points"),
         (lambda path: classes(np.zeros((2, 2)), [1, 10]), "one digit from 0 to 9"),
         (lambda path: images(np.zeros((8, 6))), r"must have shape \(n, H, W\).*not \(8, 6\)"),

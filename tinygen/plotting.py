@@ -308,6 +308,75 @@ def strands(
     return Panel(draw, width=1.3)
 
 
+def ellipses(
+    means: ArrayLike, covariances: ArrayLike, title: str = "", extent: Extent | None = None, weights: ArrayLike = 1.0
+) -> Panel:
+    """Gaussians in the plane as the ellipses one and two deviations out: means (K, 2) and covariances (K, 2, 2), or
+    frames of them, one axis more.
+
+    weights: (K,), or frames of them: lines are the thicker the more weight a Gaussian has, up to that of 0.15
+    """
+    means, covariances = np.asarray(means, np.float64), np.asarray(covariances, np.float64)
+    if means.ndim not in (2, 3) or means.shape[-1] != 2 or covariances.shape != (*means.shape, 2) or means.size == 0:
+        wanted = "(K, 2) and (K, 2, 2), or (frames, K, 2) and (frames, K, 2, 2)"
+        raise InputError(f"ellipses: shapes must be {wanted}, not {means.shape} and {covariances.shape}.")
+    weights = np.broadcast_to(np.asarray(weights, np.float64), means.shape[:-1])
+    means, covariances, weights = (a if means.ndim == 3 else a[None] for a in (means, covariances, weights))
+    angles = np.linspace(0, 2 * np.pi, 60)
+    circle = np.stack([np.cos(angles), np.sin(angles)])
+    rings = means[:, :, None, :, None] + np.linalg.cholesky(covariances)[:, :, None] @ (
+        np.array([1.0, 2.0])[:, None, None] * circle
+    )  # (frames, K, 2 rings, 2 coordinates, 60 points)
+    extent = _extent(_square_about(np.moveaxis(rings, 3, -1)) if extent is None else extent)
+    widths = 0.4 + 1.8 * np.sqrt(np.clip(weights / 0.15, 0, 1))
+
+    def draw(ax: Axes) -> Callable[[int], None]:
+        _plane(ax, title, extent)
+        lines = [ax.plot([], [], color=VERMILION, alpha=alpha)[0] for _ in means[0] for alpha in (0.95, 0.5)]
+        (centres,) = ax.plot([], [], "o", color=VERMILION, markersize=3, markeredgewidth=0)
+
+        def show(t: int) -> None:
+            centres.set_data(means[t].T)
+            for i, line in enumerate(lines):
+                line.set_data(rings[t, i // 2, i % 2])
+                line.set_linewidth(widths[t, i // 2])
+
+        return show
+
+    return Panel(draw, len(means))
+
+
+def segments(
+    pieces: ArrayLike,
+    values: ArrayLike,
+    title: str = "",
+    extent: Extent | None = None,
+    label: str = "",
+    colours: str = TIME,
+) -> Panel:
+    """Straight pieces (n, 2 ends, 2), such as the edges of a graph, in the colours of their values (n,) from 0 up.
+
+    label: if not empty, a colour bar with this label
+    """
+    pieces, values = _array(pieces, "segments: pieces", "(n, 2, 2)", (3,)), np.asarray(values, np.float64)
+    if pieces.shape[1:] != (2, 2) or values.shape != pieces.shape[:1]:
+        raise InputError(f"segments: pieces must be (n, 2, 2), values (n,), not {pieces.shape} and {values.shape}.")
+    extent = _extent(_square_about(pieces) if extent is None else extent)
+
+    def draw(ax: Axes) -> Callable[[int], None]:
+        from matplotlib.collections import LineCollection
+
+        _plane(ax, title, extent)
+        lines = LineCollection(pieces, array=values, cmap=colours, linewidths=1.8, capstyle="round")
+        lines.set_clim(0, max(float(values.max()), 1e-12))
+        ax.add_collection(lines)
+        if label:
+            ax.figure.colorbar(lines, ax=ax, label=label, shrink=0.8)
+        return lambda t: None
+
+    return Panel(draw, width=MAP + 0.2 * bool(label), height=MAP)
+
+
 def overlay(*panels: Panel) -> Panel:
     """Several panels on the same axes: maps under paths, paths under points. The last one's extent holds, the first
     one's labels of the axes, and the first title that is not empty.
