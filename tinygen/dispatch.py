@@ -116,6 +116,8 @@ def instead(name: str, *operands: Any) -> Callable | None:
     if not all(is_float32(x) and x.size for x in operands):
         return None
     kernel = getattr(importlib.import_module(module), name)
+    if name in ANY_LAYOUT:
+        return kernel
     return lambda *args: kernel(*map(plain, args[: len(operands)]), *args[len(operands) :])
 
 
@@ -123,8 +125,10 @@ FORWARDS: dict[tuple[str, str], str] = {
     ("conv2d", "numpy"): "tinygen.kernels.cpu.convolution",
     ("conv_transpose2d", "numpy"): "tinygen.kernels.cpu.convolution",
     ("conv2d_weight_gradient", "numpy"): "tinygen.kernels.cpu.convolution",
+    ("matmul", "numpy"): "tinygen.kernels.cpu.matmul",
     ("max_pool2d", "numpy"): "tinygen.kernels.cpu.pooling",
 }
+ANY_LAYOUT = {"matmul"}  # kernels that take arrays as they lie in memory; others get contiguous ones
 
 
 # -- kernels that change many arrays in place: the rules of optimisers, clipping ---------------------------------------

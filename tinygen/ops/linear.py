@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tinygen import dispatch
 from tinygen.arrays import xp
 from tinygen.domains import nonzero, unit
 from tinygen.errors import InputError, ShapeError
@@ -22,6 +23,9 @@ from tinygen.ops.shapes import tril, triu
 from tinygen.registry import op
 
 # -- products ----------------------------------------------------------------------------------------------------------
+
+_MATRICES, _VECTORS = 2**19, 9216  # multiplications from which on OpenBLAS uses several threads
+
 
 
 def _swap(x):
@@ -47,10 +51,24 @@ def matmul(a, b, /):
     """
     try:
         if np.ndim(b) == 2 < np.ndim(a):  # one matrix for a whole batch: one large product instead of many small ones
-            return np.matmul(a.reshape(prod(a.shape[:-1]), a.shape[-1]), b).reshape(*a.shape[:-1], b.shape[-1])
-        return np.matmul(a, b)
+            return _product(a.reshape(prod(a.shape[:-1]), a.shape[-1]), b).reshape(*a.shape[:-1], b.shape[-1])
+        return _product(a, b)
     except ValueError:
         raise ShapeError(_mismatch(np.shape(a), np.shape(b))) from None
+
+
+def _product(a, b):
+    if _many(a, b) and a.shape[-1] == b.shape[-2 if b.ndim > 1 else 0]:
+        if fast := dispatch.instead("matmul", a, b):
+            return fast(a, b)
+    return np.matmul(a, b)
+
+
+def _many(a, b) -> bool:
+    """Whether NumPy's BLAS would share out this product among threads of its own: see kernels/cpu/matmul.py."""
+    m, n = (a.shape[-2] if np.ndim(a) > 1 else 1), (b.shape[-1] if np.ndim(b) > 1 else 1)
+    size = getattr(a, "size", 1) * n
+    return size >= (_MATRICES if m > 1 < n else _VECTORS)
 
 
 def _mismatch(a: tuple, b: tuple) -> str:
@@ -68,19 +86,24 @@ def _by_left(g, b):
         return g.reshape((*g.shape, 1)) * b
     if g.ndim < b.ndim:
         g = g.reshape((*g.shape[:-1], 1, g.shape[-1]))
-    return g @ _swap(b) if g.ndim == 2 else matmul(g, _swap(b))
+    return _times(g, _swap(b))
 
 
 def _by_right(g, a, shapes):
     """a^T g. For one matrix (or vector) b under a whole batch it is a single product, in which the batch is summed."""
     if a.ndim == 2:
-        return _swap(a) @ g
+        return _times(_swap(a), g)
     if len(shapes[1]) <= 2:
         rows = prod(a.shape[:-1])
-        return _swap(a.reshape((rows, a.shape[-1]))) @ g.reshape((rows, *shapes[1][1:]))
+        return _times(_swap(a.reshape((rows, a.shape[-1]))), g.reshape((rows, *shapes[1][1:])))
     if a.ndim == 1:
         return a.reshape((*a.shape, 1)) * g.reshape((*g.shape[:-1], 1, g.shape[-1]))
-    return _swap(a) @ g
+    return _times(_swap(a), g)
+
+
+def _times(a, b):
+    """a b: small matrices are spared what it takes to call an op."""
+    return a @ b if a.ndim == b.ndim == 2 and not _many(a, b) else matmul(a, b)
 
 
 matmul.vjp(_by_left, _by_right)
