@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from tinygen import arrays
 from tinygen.errors import InputError
-from tinygen.launch import activations, attention, losses, norms, rows, updates
+from tinygen.launch import activations, attention, losses, norms, recurrences, rows, updates
 from tinygen.launch.pieces import is_float32, plain
 
 
@@ -99,6 +99,7 @@ KERNELS: dict[tuple[str, str], Kernel] = {
     ("group_norm_silu", "numpy"): Kernel(
         norms.group_norm_accepts, norms.group_norm_silu_forward, norms.group_norm_silu_backward
     ),
+    ("nade", "numpy"): Kernel(recurrences.nade_accepts, recurrences.nade_forward, recurrences.nade_backward),
 }
 
 

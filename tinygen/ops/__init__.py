@@ -7,6 +7,9 @@ from tinygen.ops.activations import (
 from tinygen.ops.attention import (
     scaled_dot_product_attention,
 )
+from tinygen.ops.autoregressive import (
+    nade,
+)
 from tinygen.ops.convolution import (
     conv1d,
     conv2d,
@@ -275,6 +278,7 @@ __all__ = [
     "minimum",
     "moveaxis",
     "multiply",
+    "nade",
     "ndtr",
     "ndtri",
     "negative",
