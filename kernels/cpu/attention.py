@@ -17,7 +17,8 @@ softmax are a good part of the time. The sgemm is that of SciPy's BLAS, where Nu
 import numpy as np
 
 from .compiling import kernel
-from .rows import INFINITY, ONE, ZERO, dot, exp_nonpositive, shift, total
+from .elementary import INFINITY, ONE, ZERO, exp_nonpositive
+from .rows import dot, shift, total
 
 float32 = np.float32
 TILE = 64

@@ -5,7 +5,7 @@ A call that finds no compiled version, in memory or on disk, takes a second inst
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from pathlib import Path
 
 import numba
@@ -15,15 +15,16 @@ _log = logging.getLogger("tinygen.kernels")
 _kernels: dict[Callable, str] = {}                                   # what `kernel` has made, and how long it is kept
 
 
-def kernel(function: Callable | None = None, *, fastmath: bool | set[str] = False) -> Callable:
+def kernel(function: Callable | None = None, *, fastmath: Set[str] = frozenset()) -> Callable:
     """Decorator: compiles `function` for the types of its first call, without the GIL, serially.
 
-    Division by zero gives inf or NaN as in NumPy rather than an exception. `fastmath` names the liberties that the
-    compiler may take with floating point; the kernel says why its results bear them.
+    Division by zero gives inf or NaN as in NumPy rather than an exception. A product and the sum it goes into may become one
+    instruction ("contract"), which rounds once where two would round twice. `fastmath` names further liberties that
+    the compiler may take with floating point; the kernel says why its results bear them.
     """
     if function is None:
         return lambda function: kernel(function, fastmath=fastmath)
-    dispatcher = numba.njit(nogil=True, error_model="numpy", fastmath=fastmath)(function)
+    dispatcher = numba.njit(nogil=True, error_model="numpy", fastmath={"contract", *fastmath})(function)
     _kernels[dispatcher] = _keep_on_disk(dispatcher)
     return dispatcher
 
@@ -42,15 +43,19 @@ def _keep_on_disk(dispatcher) -> str:
 
 
 def _sources(function) -> set[tuple[str, int, int]]:
-    """Name, modification time and size of each file with code of `function` or of a kernel that it calls."""
-    file = Path(function.__code__.co_filename)
-    status = file.stat()
-    sources = {(file.name, status.st_mtime_ns, status.st_size)}
+    """Name, modification time and size of each file with code of `function` or of a kernel that it calls, and of this
+    file, which says how they are compiled."""
+    sources = {_stamp(Path(function.__code__.co_filename)), _stamp(Path(__file__))}
     for name in function.__code__.co_names:
         called = function.__globals__.get(name)
         if called is not None and getattr(called, "py_func", function) is not function:
             sources |= _sources(called.py_func)
     return sources
+
+
+def _stamp(file: Path) -> tuple[str, int, int]:
+    status = file.stat()
+    return file.name, status.st_mtime_ns, status.st_size
 
 
 class _Announcer(event.Listener):

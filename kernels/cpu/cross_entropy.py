@@ -2,8 +2,7 @@
 
 Memory: row by row; forward reads the logits (4 bytes an element; the second look at a row finds it in the cache) and
 writes three numbers per row, backward reads them again and writes the gradient (8 bytes an element). The softmax itself
-is never stored. Operations: about 25 an element in either pass, nearly all in exp. Measured on one AVX-512
-core at (1024, 1024): 0.27 ms either way, four times the plain copy of that matrix.
+is never stored. Operations: about 20 an element in either pass, nearly all in exp.
 
 The log-sum-exp is handed to the backward pass in two parts, m_i + log s_i: m_i the largest logit of the row and
 s_i = sum_k e^(x_ik - m_i). Added up in float32 they would lose the digits of log s_i wherever the logits are large, and
@@ -17,16 +16,8 @@ or +inf.
 import numpy as np
 
 from .compiling import kernel
-from .rows import ONE, ZERO, exp_nonpositive, shift
-
-
-@kernel(fastmath={"reassoc"})
-def sum_exp(row, m):
-    """sum_k e^(row_k - m)."""
-    s = ZERO
-    for k in range(row.size):
-        s += exp_nonpositive(row[k] - m)
-    return s
+from .elementary import ONE, exp_nonpositive
+from .rows import shift, sum_exp
 
 
 @kernel

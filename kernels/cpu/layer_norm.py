@@ -15,7 +15,8 @@ time, and these sums in float64.
 import numpy as np
 
 from .compiling import kernel
-from .rows import ZERO, dot, total
+from .elementary import ZERO
+from .rows import dot, total
 
 float32 = np.float32
 BLOCK = 16                                                                      # rows

@@ -1,38 +1,11 @@
-"""What the kernels over rows of logits share: a vectorised exp, the shift that keeps it from overflowing, and sums.
-
-exp costs most in such a row. The C library's expf handles one number per call; the polynomial below is plain arithmetic
-that the compiler turns into vector instructions, 8 or 16 numbers at a time.
+"""What the kernels over rows share: sums, the shift that keeps the exponential from overflowing, exponentials with
+their sum. A row is meant to fit into the first-level cache, so that the second and third look at it cost no memory traffic.
 """
 
 import numpy as np
 
 from .compiling import kernel
-
-float32 = np.float32
-ONE, HALF, ZERO = float32(1), float32(0.5), float32(0)
-INFINITY = float32(np.inf)
-LOWEST = float32(-87.3)                                  # e^LOWEST is still a normal float32; below it, the answer is 0
-LOG2_E = float32(np.log2(np.e))
-LN2_HIGH = float32(355 / 512)                            # nine bits, so that n * LN2_HIGH has no rounding error
-LN2_LOW = float32(np.log(2) - 355 / 512)
-C2, C3, C4, C5, C6, C7 = (float32(1 / c) for c in (2, 6, 24, 120, 720, 5040))                   # 1 / k!
-
-
-@kernel
-def exp_nonpositive(x):
-    """e^x for a float32 x <= 0 (rounding above 0 does no harm), within 2 units in the last place. NaN stays NaN.
-
-    x = n ln 2 + r with |r| <= ln(2) / 2, so e^x = 2^n e^r. The Taylor series of e^r up to r^7 leaves a relative
-    remainder under 6e-9; 2^n is made by writing n into the exponent bits. Results below 1.2e-38 are 0.
-    """
-    inside = x if x > LOWEST else LOWEST                 # NaN goes here too: it has no integer part
-    n = np.floor(inside * LOG2_E + HALF)
-    r = (inside - n * LN2_HIGH) - n * LN2_LOW
-    series = ONE + r * (ONE + r * (C2 + r * (C3 + r * (C4 + r * (C5 + r * (C6 + r * C7))))))
-    power_of_two = np.int32((np.int32(n) + 127) << 23).view(np.float32)
-    if x != x:
-        return x
-    return ZERO if x < LOWEST else series * power_of_two
+from .elementary import INFINITY, ZERO, exp_nonpositive
 
 
 @kernel
@@ -74,4 +47,24 @@ def dot(a, b):
     s = ZERO
     for j in range(a.size):
         s += a[j] * b[j]
+    return s
+
+
+@kernel(fastmath={"reassoc"})
+def exponentials(row, m, out):
+    """out_j = e^(row_j - m); returns their sum, taken in an order that suits the machine."""
+    s = ZERO
+    for j in range(row.size):
+        e = exp_nonpositive(row[j] - m)
+        out[j] = e
+        s += e
+    return s
+
+
+@kernel(fastmath={"reassoc"})
+def sum_exp(row, m):
+    """sum_j e^(row_j - m), in an order that suits the machine."""
+    s = ZERO
+    for j in range(row.size):
+        s += exp_nonpositive(row[j] - m)
     return s

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis.extra.numpy import array_shapes, arrays
+from scipy.special import expit
 
 from tinygen.kernels.cpu.adam import adam_step
 from tinygen.kernels.cpu.compiling import kernel
 from tinygen.kernels.cpu.cross_entropy import cross_entropy_backward, cross_entropy_forward
+from tinygen.kernels.cpu.elementary import exp_nonpositive, sigmoid, softplus
 from tinygen.kernels.cpu.ema import move_average
-from tinygen.kernels.cpu.rows import exp_nonpositive, shift
+from tinygen.kernels.cpu.rows import shift
 from tinygen.kernels.cpu.softmax import softmax_backward, softmax_forward
 
 EPS = np.finfo(np.float32).eps
@@ -50,11 +52,26 @@ def run_cross_entropy(x, labels, g):
     return loss, row_max, log_sum, dx
 
 
-@given(arrays(np.float32, st.integers(0, 40), elements=st.floats(-87, 0, width=32)))
-def test_exp_is_within_two_units_in_the_last_place(x):
-    exact = np.exp(x.astype(np.float64))
-    got = np.array([exp_nonpositive(a) for a in x])
-    assert np.all(np.abs(got - exact) <= 2 * np.spacing(exact.astype(np.float32)))
+@kernel
+def along(f, x, out):
+    for i in range(x.size):
+        out[i] = f(x[i])
+
+
+EVERYWHERE = np.linspace(-87, 0, 400_001).astype(np.float32), -np.geomspace(1e-30, 87, 100_001).astype(np.float32)
+X = np.concatenate([*EVERYWHERE, -EVERYWHERE[0], -EVERYWHERE[1]])
+ELEMENTARY = {  # function, where it is defined, the same in float64, largest error in units in the last place
+    "exp": (exp_nonpositive, X[X <= 0], np.exp, 1),
+    "sigmoid": (sigmoid, X, expit, 3),
+    "softplus": (softplus, X, lambda x: np.logaddexp(0, x), 4),
+}
+
+
+@pytest.mark.parametrize("f, x, exact, units", ELEMENTARY.values(), ids=ELEMENTARY.keys())
+def test_elementary_functions_are_within_a_few_units_in_the_last_place(f, x, exact, units):
+    out, exact = np.empty_like(x), exact(x.astype(np.float64))
+    along(f, x, out)
+    assert np.max(np.abs(out - exact) / np.spacing(exact.astype(np.float32))) <= units
 
 
 def test_exp_far_below_zero_is_zero_and_of_nan_is_nan():

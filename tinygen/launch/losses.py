@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tinygen.launch.pieces import elementwise, is_float32, sum_to
+from tinygen.launch.pieces import elementwise, empty, in_pieces, is_float32, plain, sum_to
 from tinygen.launch.rows import rows_along
 
 
@@ -24,7 +24,8 @@ def cross_entropy_forward(operands: list, params: dict) -> tuple[np.ndarray, tup
     rows = rows_along(logits, -1)
     labels = labels.reshape(-1).astype(np.int64)  # a copy: one written to later could send backward out of bounds
     loss, row_max, log_sum = (np.empty(labels.shape, np.float32) for _ in range(3))
-    kernel(rows, labels, loss, row_max, log_sum)
+    operands = (rows, labels, loss, row_max, log_sum)
+    in_pieces(lambda _, part: kernel(*[x[part] for x in operands]), *rows.shape)
     return loss.reshape(logits.shape[:-1]), (labels, row_max, log_sum)
 
 
@@ -33,8 +34,9 @@ def cross_entropy_backward(g, operands: list, out: np.ndarray, residual: tuple, 
 
     logits = operands[0]
     rows = rows_along(logits, -1)
-    dx = np.empty_like(rows)
-    kernel(np.ascontiguousarray(g).reshape(-1), rows, *residual, dx)
+    dx = empty(rows.shape)
+    operands = (plain(g).reshape(-1), rows, *residual)
+    in_pieces(lambda _, part: kernel(*[x[part] for x in operands], dx[part]), *rows.shape)
     return dx.reshape(logits.shape), None
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tinygen.launch.pieces import in_pieces, is_float32, pieces, plain, sum_to
+from tinygen.launch.pieces import empty, in_pieces, is_float32, pieces, plain, sum_to
 
 
 def group_norm_accepts(operands: list, params: dict) -> bool:
@@ -40,7 +40,7 @@ def _group_norm(silu: bool) -> tuple[Callable, Callable]:
         n, features = x.shape[0], x.shape[-1]
         images = plain(x).reshape(n, math.prod(x.shape[1:-1]), features)
         a, b = _gains_and_biases(n, features, *vectors)
-        y, mean, scale = np.empty_like(images), *np.empty((2, n, features), np.float32)
+        y, mean, scale = empty(images.shape), *np.empty((2, n, features), np.float32)
         groups, eps = params["groups"], float(params["eps"])
 
         def work(_, i):
@@ -57,7 +57,7 @@ def _group_norm(silu: bool) -> tuple[Callable, Callable]:
         images = plain(x).reshape(n, math.prod(x.shape[1:-1]), features)
         g, (mean, scale), groups = plain(g).reshape(images.shape), residual, params["groups"]
         a, b = _gains_and_biases(n, features, *vectors)
-        dx, da, db = np.empty_like(images), *np.empty((2, n, features), np.float32)
+        dx, da, db = empty(images.shape), *np.empty((2, n, features), np.float32)
 
         def work(_, i):
             args = (g[i], images[i], a[i], b[i], groups, silu, mean[i], scale[i], dx[i], da[i], db[i])
@@ -99,7 +99,7 @@ def layer_norm_forward(operands: list, params: dict, centre: bool = True) -> tup
     from tinygen.kernels.cpu import layer_norm as kernels
 
     x, rows, gain, bias = _rows_gain_bias(*operands)
-    out, mean, scale = np.empty_like(rows), *np.empty((2, len(rows)), np.float32)
+    out, mean, scale = empty(rows.shape), *np.empty((2, len(rows)), np.float32)
     eps = float(params["eps"])
 
     def work(_, i):
@@ -115,7 +115,7 @@ def layer_norm_backward(g, operands: list, out, residual: tuple, params: dict, n
     x, rows, gain, _ = _rows_gain_bias(*operands)
     g, (mean, scale) = plain(g).reshape(rows.shape), residual
     _, number = pieces(*rows.shape)
-    dx, dgain, dbias = np.empty_like(rows), *np.empty((2, number, rows.shape[1]), np.float32)
+    dx, dgain, dbias = empty(rows.shape), *np.empty((2, number, rows.shape[1]), np.float32)
 
     def work(k, i):
         args = (g[i], rows[i], gain, centre, mean[i], scale[i], dx[i], dgain[k], dbias[k])

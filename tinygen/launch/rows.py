@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tinygen.launch.pieces import in_pieces, is_float32, plain
+from tinygen.launch.pieces import empty, in_pieces, is_float32, plain
 
 
 def rows_along(x: np.ndarray, axis: int) -> np.ndarray:
@@ -30,7 +30,7 @@ def row_accepts(operands: list, params: dict) -> bool:
 def by_rows(kernel: Callable, *operands: np.ndarray, axis: int) -> np.ndarray:
     """kernel(*operands, out) on the rows along `axis` of arrays of one shape."""
     rows = [rows_along(x, axis) for x in operands]
-    out = np.empty_like(rows[0])
+    out = empty(rows[0].shape)
     in_pieces(lambda _, part: kernel(*[x[part] for x in rows], out[part]), *out.shape)
     return rows_back(out, operands[0].shape, axis)
 
