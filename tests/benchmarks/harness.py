@@ -4,6 +4,7 @@ turns, so that a slow moment of the machine hits all of them alike."""
 from __future__ import annotations
 
 import gc
+import json
 import os
 import platform
 import sys
@@ -38,6 +39,27 @@ def limit_threads(threads: int) -> None:
     numba.set_num_threads(threads)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
+
+
+def cores() -> set[int]:
+    """The cores that this process may use."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+
+
+def hold_to(threads: int) -> None:
+    """Keep this process, and all that it starts, to as many cores as there are threads: the one limit that every
+    library obeys, JAX too, which takes as many threads as it finds cores."""
+    if threads > len(cores()):
+        raise SystemExit(f"{threads} threads do not fit on {len(cores())} cores.")
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, set(sorted(cores())[:threads]))
+
+
+def write(path: Path, facts: Any) -> None:
+    """As JSON, all or nothing."""
+    unfinished = path.with_name(path.name + ".part")
+    unfinished.write_text(json.dumps(facts, indent=2))
+    unfinished.replace(path)
 
 
 def machine() -> dict[str, Any]:

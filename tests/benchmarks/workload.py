@@ -1,0 +1,98 @@
+"""What a workload is: a model and what is done with it, written once for each library, side by side.
+
+The model is tinygen's; its weights, by tinygen's names, are what every library starts from. A peer reaches them through
+its layers (`in_torch.TorchLayers`, `in_jax.JaxLayers`), so that the three functions of a workload read alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tinygen import nn
+from tinygen.random import Generator
+
+Losses = Callable | Mapping[str, Callable]
+
+
+class Training(NamedTuple):
+    """One step: forward, backward, the optimiser. Time is that of a step.
+
+    model:     rng -> a Module
+    batch:     rng -> the arrays that one step is given; drawn beforehand, so that random numbers are not measured
+    tinygen:   (model, *arrays) -> loss;  torch: (layers, *tensors) -> loss;  jax: (layers, *arrays) -> loss
+               or a loss for each part of the model, by its name: the parts then take turns, one optimiser each
+    optimiser: "Adam" or "AdamW", with weight decay 0.01
+    ema:       whether a moving average of the weights is kept
+    channels_last: PyTorch's memory format of images; whichever is faster for it
+    """
+
+    title: str
+    model: Callable
+    batch: Callable
+    tinygen: Losses
+    torch: Losses
+    jax: Losses
+    optimiser: str = "Adam"
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    ema: bool = False
+    channels_last: bool = False
+
+
+class Sampling(NamedTuple):
+    """Drawing samples, given all the noise there is to draw. Time is that of all samples.
+
+    model:   rng -> a Module
+    noise:   rng -> the arrays that the sampler is given
+    tinygen: (model, *arrays) -> samples;  torch: (layers, *tensors) -> samples;  jax: (layers, *arrays) -> samples
+    """
+
+    title: str
+    model: Callable
+    noise: Callable
+    tinygen: Callable
+    torch: Callable
+    jax: Callable
+    channels_last: bool = False
+
+
+def by_part(losses: Losses) -> dict[str, Callable]:
+    """The losses by the name of the part that each trains; "" is the whole model."""
+    return {"": losses} if callable(losses) else dict(losses)
+
+
+def stirred(model: nn.Module, rng: Generator) -> nn.Module:
+    """The model with small random numbers where it has zeros, so that its samples depend on all of it."""
+    for parameter in model.parameters():
+        if not np.any(parameter.data):
+            parameter.data = rng.normal(parameter.shape) * np.float32(0.02)
+    return model
+
+
+JOINED = ("query", "key", "value")
+
+
+def join(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The weights with queries, keys and values of each attention in one Linear, "qkv", as peers have them."""
+    joined = {}
+    for name, w in weights.items():
+        head, _, tail = name.rpartition(".query.")
+        if head:
+            joined[f"{head}.qkv.{tail}"] = np.concatenate([weights[f"{head}.{part}.{tail}"] for part in JOINED], -1)
+        elif not any(f".{part}." in name for part in JOINED[1:]):
+            joined[name] = w
+    return joined
+
+
+def part(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The inverse of `join`."""
+    parted: dict[str, Any] = {}
+    for name, w in weights.items():
+        if ".qkv." in name:
+            parted |= {name.replace("qkv", p): a for p, a in zip(JOINED, np.split(w, 3, -1), strict=True)}
+        else:
+            parted[name] = w
+    return parted
