@@ -12,6 +12,7 @@ from tinygen.errors import InputError
 from tinygen.files import OutputError
 from tinygen.plotting import (
     animate,
+    bars,
     classes,
     curve,
     ellipses,
@@ -44,6 +45,7 @@ PANELS = {
     "curves": curve({"train": np.arange(1, 9), "held out": np.arange(2, 10)}, x=np.arange(8) + 1, log="xy"),
     "trajectories": trajectories(CLOUDS, "paths"),
     "strands": strands(CLOUDS[:, :, 0], "paths in time", colour_at=0),
+    "bars": overlay(bars(np.sin(np.arange(40)) ** 2, np.arange(41), "histogram"), curve(np.linspace(0, 1, 40))),
     "ellipses": ellipses(*GAUSSIANS, "components", weights=np.full((3, 5), 0.2)),
     "segments": segments(CLOUDS[0].reshape(100, 2, 2), np.arange(100), "edges", label="nats"),
     "classes": classes(CLOUDS[0], np.arange(200) % 10, "digits"),
@@ -302,6 +304,7 @@ def test_empty_constant_and_broken_data_still_draw(tmp_path):
         (lambda path: curve([1, 2], smooth=0), "smooth over must be at least 1"),
         (lambda path: trajectories(np.zeros((1, 5, 2))), "two steps or more"),
         (lambda path: strands(np.zeros((3, 5)), x=np.arange(4)), "3 steps have 4 places"),
+        (lambda path: bars([1, 2], [0, 1]), r"2 bars need one edge more.*not \(2,\)"),
         (lambda path: ellipses(np.zeros((5, 2)), np.eye(2)), r"not \(5, 2\) and \(2, 2\)"),
         (lambda path: segments(np.zeros((3, 2, 2)), [1]), r"not \(3, 2, 2\) and \(1,\)"),
         (lambda path: classes(np.zeros((2, 2)), [1]), "one digit from 0 to 9 for each of 2 points"),

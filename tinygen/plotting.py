@@ -353,6 +353,9 @@ def segments(
     extent: Extent | None = None,
     label: str = "",
     colours: str = TIME,
+    thickness: float = 1.8,
+    xlabel: str = "$x_1$",
+    ylabel: str = "$x_2$",
 ) -> Panel:
     """Straight pieces (n, 2 ends, 2), such as the edges of a graph, in the colours of their values (n,) from 0 up.
 
@@ -367,7 +370,8 @@ def segments(
         from matplotlib.collections import LineCollection
 
         _plane(ax, title, extent)
-        lines = LineCollection(pieces, array=values, cmap=colours, linewidths=1.8, capstyle="round")
+        lines = LineCollection(pieces, array=values, cmap=colours, linewidths=thickness, capstyle="round")
+        ax.set(xlabel=xlabel, ylabel=ylabel)
         lines.set_clim(0, max(float(values.max()), 1e-12))
         ax.add_collection(lines)
         if label:
@@ -375,6 +379,37 @@ def segments(
         return lambda t: None
 
     return Panel(draw, width=MAP + 0.2 * bool(label), height=MAP)
+
+
+def bars(
+    heights: ArrayLike, edges: ArrayLike, title: str = "", xlabel: str = "x", ylabel: str = "", colour: str = "#BBBBBB"
+) -> Panel:
+    """Bars (n,), or frames of them (frames, n), between n + 1 edges: a histogram, or the pile that grows into one.
+
+    The axes reach to the highest bar of all frames.
+    """
+    heights, edges = _array(heights, "bars: heights", "(n,) or (frames, n)", (1, 2)), np.asarray(edges, np.float64)
+    heights = heights[None] if heights.ndim == 1 else heights
+    if edges.shape != (heights.shape[1] + 1,) or not np.all(np.diff(edges) > 0):
+        raise InputError(f"bars: {heights.shape[1]} bars need one edge more, and rising ones, not {edges.shape}.")
+    left, right = edges[:-1], edges[1:]
+
+    def corners(t: int) -> np.ndarray:
+        ground, top = np.zeros_like(left), heights[t]
+        return np.stack([np.stack([left, left, right, right], 1), np.stack([ground, top, top, ground], 1)], axis=2)
+
+    def draw(ax: Axes) -> Callable[[int], None]:
+        from matplotlib.collections import PolyCollection
+
+        ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
+        shapes = PolyCollection(corners(0), facecolors=colour, edgecolors="none", zorder=0)
+        ax.add_collection(shapes, autolim=False)
+        ax.update_datalim([(edges[0], 0), (edges[-1], max(float(heights.max()), 1e-12))])
+        shapes.sticky_edges.y.append(0)  # the bars stand on the axis
+        ax.autoscale_view()
+        return lambda t: shapes.set_verts(corners(t))
+
+    return Panel(draw, len(heights), width=1.5)
 
 
 def overlay(*panels: Panel) -> Panel:
