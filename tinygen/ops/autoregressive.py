@@ -19,8 +19,8 @@ def _walks(draw):
 def nade(x, w, c, v, /):
     """out_i = sum_k v_ik s(c_k + sum_{j < i} x_j w_jk): D functions of the x before i, with one hidden layer.
 
-    x (N, D), w (D, H), c (N, H), v (D, H) -> (N, D). These are the conditionals of NADE (Larochelle & Murray 2011), less
-    their bias. Written so it takes memory for several times N D H numbers; the kernel keeps hidden layers only.
+    x (N, D), w (D, H), c (N, H), v (D, H) -> (N, D). The conditionals of NADE (Larochelle & Murray 2011), less their
+    bias. Written so it takes memory for several times N D H numbers; the kernel keeps hidden layers only.
     """
     if not (x.ndim == w.ndim == c.ndim == v.ndim == 2 and w.shape == v.shape == (x.shape[1], c.shape[1])):
         raise ShapeError("shapes must be (N, D), (D, H), (N, H) and (D, H)")
