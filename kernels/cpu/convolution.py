@@ -2,255 +2,33 @@
 
     y[n, i, j, d] = sum_{a,b,c} x[n, stride * i + dilation * a - top, stride * j + dilation * b - left, c] w[a, b, c, d]
 
-Blocking: a line is one (n, i) with all its j. Some lines at a time, what the kernel sees at each step is laid out as
-a row of a matrix ("im2col") that stays in the cache, and is multiplied by the weights at once; a thread takes some of
-the lines. The weight gradient multiplies the same matrix, transposed, by y; every thread adds up its own lines, and
-these sums are added in order. The gradient by x of stride 1 is a convolution with the kernel turned round; of any other
-stride, y times the transposed weights makes such rows, which are added to where they were seen ("col2im"). Where each
-channel is a group (depthwise) there is no matrix product, only loops along the channels.
+What is computed, how it is shared out, and by which of four ways:
 
-Memory: x is read and y written once; the matrix, KH KW times as large as x, is written to and read from the cache only.
-Operations: 2 KH KW C D / groups a step, in sgemm, and less the fewer channels there are to pay for laying a row out.
-The sgemm is that of SciPy's BLAS, where Numba finds it, held to one thread: the threads are those of `share`. A NumPy
-whose BLAS has several threads takes the cores away for a while after each product, so give it one (`runtime.tuned(1)`).
+    1x1, stride 1           one product of matrices                                                 matmul.py
+    3x3, stride 1           2.25 times fewer multiplications, from 8 channels a group on            winograd.py
+    groups = C = D          loops along the channels                                                depthwise.py
+    all other               what the kernel sees is laid out as rows of a matrix, and multiplied    im2col.py
 
-Measured on AVX-512 cores whose sgemm does 265 Gflop/s each, 3x3 kernels, batch 64, 925 Mflop in each (ms, 1 and 2
-threads; the gradient by x takes as long as y does):
-
-                          y                     gradient by w
-    28x28,  32 channels   4.5, 2.3  78 %        4.6, 2.4  75 %  of that sgemm, on one thread
-    14x14,  64 channels   4.0, 2.1  87 %        5.2, 2.8  67 %
-     7x7,  128 channels   4.1, 2.2  86 %        4.3, 2.4  80 %
-
-Laying out takes 1.0, 0.5 and 0.2 ms of this; the rest is what smaller matrices lose. With one channel on either side
-there is nothing to reuse, and it takes what moving the rows takes, a twentieth of that rate. The depthwise loops load
-three numbers and store one for every multiplication, and reach 30 to 40 Gflop/s.
+The gradient by x of a convolution of stride 1 is a convolution with the kernel turned round; of any other stride it is
+the transpose of im2col. Each thread takes some of the lines (n, i); where weights are computed, every thread adds up
+its own, and these sums are added in order. All of it lives on the sgemm of one thread that matmul.py describes.
 """
 
 import threading
 
 import numpy as np
 
-from .compiling import kernel
+from . import depthwise, im2col, winograd
+from .matmul import UNPACKED, matmul
 from .threads import one_blas_thread, share, threads
+from .windows import geometry_of, steps_inside  # noqa: F401  (both are also what pooling needs)
 
 float32 = np.float32
-ZERO = float32(0)
 SCRATCH = 2**19                 # numbers in the rows laid out at a time, at most: two megabytes
-UNPACKED = 10**6                # multiplications up to which OpenBLAS does not pack the matrices first
-WORTH_SHARING = 2**22           # multiplications that take about as long as sharing them out, 40 us
-
-# -- laying out and taking back ----------------------------------------------------------------------------------------
-
-
-@kernel
-def clear(to):
-    for k in range(to.size):
-        to[k] = ZERO
-
-
-@kernel
-def copy(source, to):
-    for k in range(to.size):
-        to[k] = source[k]
-
-
-@kernel
-def add(source, to):
-    for k in range(to.size):
-        to[k] += source[k]
-
-
-@kernel
-def clear_pieces(to, start, step, length, count):
-    """to[start : start + length] = 0, and so on, `count` times in all, each a `step` further."""
-    for j in range(count):
-        clear(to[start + j * step : start + j * step + length])
-
-
-@kernel
-def copy_pieces(x, at, stride, to, start, step, length, count):
-    """to[start : start + length] = x[at : at + length], and so on, `count` times in all, each a step or stride further.
-
-    A loop of its own, its lengths known before it begins: three times faster than the same inside the loops below.
-    """
-    for j in range(count):
-        copy(x[at + j * stride : at + j * stride + length], to[start + j * step : start + j * step + length])
-
-
-@kernel
-def add_pieces(rows, start, step, x, at, stride, length, count):
-    """The transpose of `copy_pieces`: adds each piece to where it would be copied from."""
-    for j in range(count):
-        add(rows[start + j * step : start + j * step + length], x[at + j * stride : at + j * stride + length])
-
-
-@kernel
-def steps_inside(geometry, b):
-    """The first step of a line at which place b of the kernel lies on the image, and the first that follows."""
-    W, J, sw, dw, left = geometry[1], geometry[4], geometry[9], geometry[11], geometry[13]
-    first = max(0, -((b * dw - left) // sw))
-    end = min(J, (W - 1 - b * dw + left) // sw + 1)
-    return (first, end) if first < end else (J, J)
-
-
-@kernel
-def lay_out(x, rows, geometry, group, first, count):
-    """im2col: a row of what the kernel sees of x for each step of lines first ... first + count - 1, all (numbers,)."""
-    H, W, C, I, J, KH, KW, c, sh, sw, dh, dw, top, left = geometry
-    begin, (some, end) = steps_inside(geometry, 0)[0], steps_inside(geometry, KW - 1)
-    whole = begin < end and some < end                   # at steps begin ... end - 1 all of the kernel is on the image
-    joined = c == C and dw == 1 and whole                # and there neighbours are one piece of memory
-    K, stride = KH * KW * c, sw * C
-    for line in range(count):
-        n, i = (first + line) // I, (first + line) % I
-        for a in range(KH):
-            h = i * sh + a * dh - top
-            row = line * J * K + a * KW * c
-            if h < 0 or h >= H:
-                clear_pieces(rows, row, K, KW * c, J)
-                continue
-            pixel = ((n * H + h) * W - left) * C + group * c
-            if joined:
-                copy_pieces(x, pixel + begin * stride, stride, rows, row + begin * K, K, KW * c, end - begin)
-            for b in range(KW):
-                inside, outside = steps_inside(geometry, b)
-                low, high = (begin, end) if joined else (outside, outside)       # these steps are there already
-                part, at = row + b * c, pixel + b * dw * C
-                clear_pieces(rows, part, K, c, inside)
-                copy_pieces(x, at + inside * stride, stride, rows, part + inside * K, K, c, low - inside)
-                copy_pieces(x, at + high * stride, stride, rows, part + high * K, K, c, outside - high)
-                clear_pieces(rows, part + outside * K, K, c, J - outside)
-
-
-@kernel
-def take_back(rows, x, geometry, group, first, count):
-    """col2im, the transpose of `lay_out`: adds what stands in `rows` to where it was seen."""
-    H, W, C, I, J, KH, KW, c, sh, sw, dh, dw, top, left = geometry
-    K, stride = KH * KW * c, sw * C
-    for line in range(count):
-        n, i = (first + line) // I, (first + line) % I
-        for a in range(KH):
-            h = i * sh + a * dh - top
-            if h < 0 or h >= H:
-                continue
-            for b in range(KW):
-                inside, outside = steps_inside(geometry, b)
-                at = ((n * H + h) * W + inside * sw + b * dw - left) * C + group * c
-                row = (line * J + inside) * K + (a * KW + b) * c
-                add_pieces(rows, row, K, x, at, stride, c, outside - inside)
-
-
-@kernel
-def take_columns(y, part, first, start):
-    """part[p, k] = y[first + p, start + k]: the channels of one group."""
-    for p in range(part.shape[0]):
-        copy(y[first + p, start : start + part.shape[1]], part[p])
-
-
-@kernel
-def put_columns(part, y, first, start):
-    """y[first + p, start + k] = part[p, k]."""
-    for p in range(part.shape[0]):
-        copy(part[p], y[first + p, start : start + part.shape[1]])
-
-
-# -- matrix products of what is laid out: x (numbers,), y (steps, D) ---------------------------------------------------
-
-
-@kernel
-def convolve(x, weights, y, geometry, begin, end, rows, part):
-    """Writes lines begin ... end - 1 of y; weights (groups, KH KW c, d). `rows` and `part` hold some lines."""
-    groups, d, J = weights.shape[0], weights.shape[2], geometry[4]
-    lines = rows.shape[0] // J
-    for first in range(begin, end, lines):
-        count = min(lines, end - first)
-        p, q = first * J, (first + count) * J
-        for g in range(groups):
-            lay_out(x, rows.reshape(rows.size), geometry, g, first, count)
-            if groups == 1:
-                np.dot(rows[: q - p], weights[0], y[p:q])
-            else:
-                np.dot(rows[: q - p], weights[g], part[: q - p])
-                put_columns(part[: q - p], y, p, g * d)
-
-
-@kernel
-def convolve_back(y, weights, x, geometry, begin, end, rows, part):
-    """Adds to x what lines begin ... end - 1 of y give; weights (groups, d, KH KW c)."""
-    groups, d, J = weights.shape[0], weights.shape[1], geometry[4]
-    lines = rows.shape[0] // J
-    for first in range(begin, end, lines):
-        count = min(lines, end - first)
-        p, q = first * J, (first + count) * J
-        for g in range(groups):
-            if groups == 1:
-                np.dot(y[p:q], weights[0], rows[: q - p])
-            else:
-                take_columns(y, part[: q - p], p, g * d)
-                np.dot(part[: q - p], weights[g], rows[: q - p])
-            take_back(rows.reshape(rows.size), x, geometry, g, first, count)
-
-
-@kernel
-def correlate(x, y, total, geometry, begin, end, rows, part, product):
-    """Adds to total (groups, KH KW c, d) what lines begin ... end - 1 give; `product` holds one group of it."""
-    groups, K, d = total.shape
-    J = geometry[4]
-    lines = rows.shape[0] // J
-    for first in range(begin, end, lines):
-        count = min(lines, end - first)
-        p, q = first * J, (first + count) * J
-        for g in range(groups):
-            lay_out(x, rows.reshape(rows.size), geometry, g, first, count)
-            if groups == 1:
-                np.dot(rows[: q - p].T, y[p:q], product)
-            else:
-                take_columns(y, part[: q - p], p, g * d)
-                np.dot(rows[: q - p].T, part[: q - p], product)
-            for k in range(K):
-                add(product[k], total[g, k])
-
-
-# -- each channel by itself: x, weights (KH, KW, C) and y as (numbers,) ------------------------------------------------
-
-CONVOLVE, CONVOLVE_BACK, CORRELATE = 0, 1, 2
-
-
-@kernel
-def multiply_add_pieces(a, at_a, stride_a, b, at_b, stride_b, to, at, stride, length, count):
-    """to[at : at + length] += a[at_a : ...] * b[at_b : ...], and so on, `count` times in all, each a stride further.
-
-    Unsigned, an index cannot count from the end, and the compiler sees that it walks straight on.
-    """
-    for j in range(count):
-        p, q, r = at_a + j * stride_a, at_b + j * stride_b, at + j * stride
-        for k in range(length):
-            to[np.uint64(r + k)] += a[np.uint64(p + k)] * b[np.uint64(q + k)]
-
-
-@kernel
-def each_channel(what, x, weights, y, geometry, begin, end):
-    """Over lines begin ... end - 1, adds to y (CONVOLVE), to x (CONVOLVE_BACK) or to the weights (CORRELATE)."""
-    H, W, C, I, J, KH, KW, c, sh, sw, dh, dw, top, left = geometry
-    for line in range(begin, end):
-        n, i = line // I, line % I
-        for a in range(KH):
-            h = i * sh + a * dh - top
-            if h < 0 or h >= H:
-                continue
-            for b in range(KW):
-                inside, outside = steps_inside(geometry, b)
-                count, stride = outside - inside, sw * C
-                pixel = ((n * H + h) * W + inside * sw + b * dw - left) * C
-                step, place = (line * J + inside) * C, (a * KW + b) * C
-                if what == CONVOLVE:
-                    multiply_add_pieces(x, pixel, stride, weights, place, 0, y, step, C, C, count)
-                elif what == CONVOLVE_BACK:
-                    multiply_add_pieces(y, step, C, weights, place, 0, x, pixel, stride, C, count)
-                else:
-                    multiply_add_pieces(x, pixel, stride, y, step, C, weights, place, 0, C, count)
-
+TILES = 2**17                   # numbers in the transformed tiles at a time: half a megabyte
+NARROW = 8                      # channels of a group below which tiles are not worth it
+LINE = 16                       # numbers in a line of the cache
+WORTH_SHARING = 2**23           # multiplications that take about as long as sharing them out, 50 us
 
 # -- launching: contiguous float32 arrays, none of them empty; `win` is a tinygen.ops.windows.Window -------------------
 
@@ -259,120 +37,200 @@ def conv2d(x, w, win, groups):
     """y (N, I, J, D)."""
     (n, h, width, c), d = x.shape, w.shape[3]
     geometry = geometry_of((h, width), c, win, groups)
+    if _is_product(win, groups):
+        return matmul(x.reshape(-1, c), w.reshape(c, d)).reshape(n, h, width, d)
     if groups == c == d:
         y = np.zeros((n, *win.steps, d), float32)
-        _each_channel(CONVOLVE, x, w, y, geometry)
+        _each_channel(depthwise.CONVOLVE, x, w, y, geometry)
+    elif d == 1 < c and win.stride == (1, 1):                   # from many channels to one: rather the other way round
+        y = np.zeros((n, *win.steps, 1), float32)
+        back, size = _turned(geometry, 1, 1), win.size
+        _convolve_back(x, np.ascontiguousarray(w[::-1, ::-1].reshape(*size, 1, c)), y, back, 1)
     else:
         y = np.empty((n, *win.steps, d), float32)
-        _convolve(x, np.ascontiguousarray(_by_group(w, groups)), y, geometry)
+        _convolve(x, w, y, geometry, groups)
     return y
 
 
 def conv_transpose2d(y, w, image, win, groups):
     """x (N, H, W, C) of that `image` (H, W)."""
-    (n, i, j, d), (kh, kw, c, _) = y.shape, w.shape
+    (n, _, _, d), (kh, kw, c, _) = y.shape, w.shape
     geometry, each = geometry_of(image, c * groups, win, groups), d // groups
-    x = np.zeros((n, *image, c * groups), float32)
+    if _is_product(win, groups):
+        return matmul(y.reshape(-1, d), w.reshape(c, d).T).reshape(n, *image, c)
     if groups == c * groups == d:
-        _each_channel(CONVOLVE_BACK, x, w, y, geometry)
-    elif win.stride == (1, 1):
-        before = [e * (k - 1) - p[0] for e, k, p in zip(win.dilation, win.size, win.pads)]
-        turned = w[::-1, ::-1].reshape(kh, kw, c, groups, each).transpose(3, 0, 1, 4, 2)
-        weights = np.ascontiguousarray(turned).reshape(groups, kh * kw * each, c)
-        _convolve(y, weights, x, (i, j, d, *image, kh, kw, each, 1, 1, *win.dilation, *before))
+        x = np.zeros((n, *image, d), float32)
+        _each_channel(depthwise.CONVOLVE_BACK, x, w, y, geometry)
+    elif win.stride == (1, 1) and not c == groups == 1 < d:
+        x = np.empty((n, *image, c * groups), float32)
+        turned = w[::-1, ::-1].reshape(kh, kw, c, groups, each).transpose(0, 1, 4, 3, 2)
+        turned = np.ascontiguousarray(turned).reshape(kh, kw, each, groups * c)
+        _convolve(y, turned, x, _turned(geometry, d, groups), groups)
     else:
-        weights = np.ascontiguousarray(_by_group(w, groups).swapaxes(1, 2))
-        numbers, steps, K = x.reshape(-1), y.reshape(-1, d), kh * kw * c
-
-        def run(_, begin, end):
-            room = _lines(geometry, each) * j
-            convolve_back(steps, weights, numbers, geometry, begin, end, *_scratch((room, K), (room, each)))
-
-        _share_lines(run, n * i, i, 4, y.size * K)                      # whole images: lines of one overlap in it
+        x = np.zeros((n, *image, c * groups), float32)
+        _convolve_back(y, w, x, geometry, groups)
     return x
 
 
 def conv2d_weight_gradient(x, y, win, groups):
     """w (KH, KW, C / groups, D)."""
-    (n, i, j, d), channels = y.shape, x.shape[3]
-    geometry, c, each = geometry_of(x.shape[1:3], channels, win, groups), channels // groups, d // groups
+    d, channels, geometry = y.shape[3], x.shape[3], geometry_of(x.shape[1:3], x.shape[3], win, groups)
+    if _is_product(win, groups):
+        return matmul(x.reshape(-1, channels).T, y.reshape(-1, d)).reshape(1, 1, channels, d)
     if groups == channels == d:
         w = np.zeros((*win.size, 1, d), float32)
-        _each_channel(CORRELATE, x, w, y, geometry)
+        _each_channel(depthwise.CORRELATE, x, w, y, geometry)
         return w
-    numbers, steps, K = x.reshape(-1), y.reshape(-1, d), win.size[0] * win.size[1] * c
-    totals = np.zeros((threads(), groups, K, each), float32)
+    if d == 1 < channels and win.stride == (1, 1):
+        turned = _correlate(y, x, _turned(geometry, 1, 1), 1)
+        return np.ascontiguousarray(turned[::-1, ::-1]).reshape(*win.size, channels, 1)
+    return _correlate(x, y, geometry, groups)
+
+
+def _is_product(win, groups):
+    """Whether every pixel is multiplied by the same matrix, and that is all."""
+    return groups == 1 and win.size == win.stride == (1, 1) and win.pads == ((0, 0), (0, 0))
+
+
+def _turned(geometry, D, groups):
+    """The geometry of the convolution, of stride 1, that leads from y to x with the kernel turned round."""
+    H, W, C, I, J, KH, KW, c, sh, sw, dh, dw, top, left = geometry
+    return I, J, D, H, W, KH, KW, D // groups, 1, 1, dh, dw, dh * (KH - 1) - top, dw * (KW - 1) - left
+
+
+# -- im2col and Winograd -----------------------------------------------------------------------------------------------
+
+
+def _convolve(x, w, y, geometry, groups):
+    if _by_tiles(geometry, w.shape, groups, len(x)):
+        return _convolve_tiles(x, w, y, geometry, groups)
+    D, J, K = y.shape[3], geometry[4], w.size // y.shape[3]
+    operands, lines = (x.reshape(-1), w.reshape(-1), y.reshape(-1), geometry, groups, D), _lines(geometry, D // groups)
+    run = lambda _, begin, end: im2col.convolve(*operands, begin, end, lines, *_scratch(lines * J * K))
+    _share_lines(run, len(x) * geometry[3], 1, 4, y.size * K)
+
+
+def _convolve_back(y, w, x, geometry, groups):
+    D, I, J, K = y.shape[3], geometry[3], geometry[4], w.size // y.shape[3]
+    weights = np.ascontiguousarray(w.reshape(K, D).T)                       # those of a group stand together
+    operands, lines = (y.reshape(-1), weights.reshape(-1), x.reshape(-1), geometry, groups, D), _lines(geometry, D)
+    run = lambda _, begin, end: im2col.convolve_back(*operands, begin, end, lines, *_scratch(lines * J * K))
+    _share_lines(run, len(y) * I, I, 4, y.size * K)                         # whole images: lines of one overlap in it
+
+
+def _correlate(x, y, geometry, groups):
+    D, I, J, KH, KW, c = y.shape[3], *geometry[3:8]
+    K = KH * KW * c
+    if _by_tiles(geometry, (KH, KW, c, D), groups, len(x)):
+        return _correlate_tiles(x, y, geometry, groups)
+    totals, lines = np.zeros((threads(), K * D), float32), _lines(geometry, D // groups, least=24)
 
     def run(number, begin, end):
-        room = _lines(geometry, each, least=48) * j                     # each product is added to the total
-        scratch = _scratch((room, K), (room, each), (K, each))
-        correlate(numbers, steps, totals[number], geometry, begin, end, *scratch)
+        operands = x.reshape(-1), y.reshape(-1), totals[number], geometry, groups, D
+        im2col.correlate(*operands, begin, end, lines, *_scratch(lines * J * K))
 
-    _share_lines(run, n * i, 1, 1, y.size * K)
-    return _in_order(totals).swapaxes(0, 1).reshape(*win.size, c, d)
-
-
-def _convolve(x, weights, y, geometry):
-    numbers, (_, K, each) = x.reshape(-1), weights.shape
-    steps, J = y.reshape(-1, y.shape[3]), y.shape[2]
-
-    def run(_, begin, end):
-        room = _lines(geometry, each) * J
-        convolve(numbers, weights, steps, geometry, begin, end, *_scratch((room, K), (room, each)))
-
-    _share_lines(run, len(steps) // J, 1, 4, y.size * K)
+    _share_lines(run, len(x) * I, 1, 1, y.size * K)
+    return _in_order(totals).reshape(KH, KW, c, D)
 
 
-def _each_channel(what, x, w, y, geometry):
-    lines, i, both = y.shape[0] * y.shape[1], y.shape[1], (x.reshape(-1), y.reshape(-1))
-    # where the weights are what is computed, each thread adds to some of its own
-    copies = np.zeros((threads(), w.size), float32) if what == CORRELATE else w.reshape(1, -1)
-
-    def run(number, begin, end):
-        weights = copies[number] if what == CORRELATE else copies[0]
-        each_channel(what, both[0], weights, both[1], geometry, begin, end)
-
-    _share_lines(run, lines, i if what == CONVOLVE_BACK else 1, 1, 8 * y.size * w.shape[0] * w.shape[1])
-    if what == CORRELATE:
-        w[...] = _in_order(copies).reshape(w.shape)
-
-
-def geometry_of(image, channels, win, groups):
-    """All numbers that the loops need: H, W, C, I, J, KH, KW, channels of a group, strides, dilations, top, left."""
-    before = [p[0] for p in win.pads]
-    return (*image, channels, *win.steps, *win.size, channels // groups, *win.stride, *win.dilation, *before)
-
-
-def _by_group(w, groups):
-    """(KH, KW, C / groups, D) -> (groups, KH KW C / groups, D / groups)."""
-    kh, kw, c, d = w.shape
-    return w.reshape(kh * kw * c, groups, d // groups).swapaxes(0, 1)
-
-
-def _lines(geometry, d, least=12):
+def _lines(geometry, d, least=96):
     """How many lines to lay out at a time, when each step makes d numbers.
 
-    A product of no more than UNPACKED multiplications skips a copy of both matrices. If that leaves fewer than `least`
-    rows, too few to be worth the rest of what is done for each product, as many as the scratch allows.
+    A product of no more than UNPACKED multiplications is done straight from where the matrices lie. If that leaves
+    fewer than `least` rows, too few to be worth the rest of what each product costs, as many as the scratch holds.
     """
     J, KH, KW, c = geometry[4:8]
     rows = UNPACKED // (KH * KW * c * d)
     return max(1, min(rows if rows >= max(J, least) else SCRATCH, SCRATCH // (KH * KW * c)) // J)
 
 
+def _by_tiles(geometry, kernel, groups, images):
+    """Whether Winograd's way is faster: not if a quarter of the tiles is outside, or there are only a few of them."""
+    I, J, (KH, KW, c, D), plain = geometry[3], geometry[4], kernel, geometry[8:12] == (1, 1, 1, 1)
+    tiles = -(-I // 2) * -(-J // 2)
+    wide = min(c, D // groups) >= NARROW
+    return KH == KW == 3 and plain and wide and I * J >= 0.7 * 4 * tiles and images * tiles >= 64
+
+
+def _convolve_tiles(x, w, y, geometry, groups):
+    D, shape, count = y.shape[3], _shape(geometry), w.size // 9
+    between, u = np.empty(12 * count, float32), np.empty(16 * count, float32)
+    winograd.transform_weights(w.reshape(-1), between, u, count)
+    lines, sizes, zeros = _tiles(shape, D)
+    operands = x.reshape(-1), u, y.reshape(-1), shape, groups, D
+
+    def run(_, begin, end):
+        v, m, parted = _scratch(*sizes)
+        winograd.convolve(*operands, begin, end, lines, v, m, zeros, parted)
+
+    _share_lines(run, len(x) * -(-shape[3] // 2), 1, 4, 4 * y.size * geometry[7])
+
+
+def _correlate_tiles(x, y, geometry, groups):
+    D, shape, c = y.shape[3], _shape(geometry), geometry[7]
+    totals, (lines, sizes, zeros) = np.zeros((threads(), 16 * c * D), float32), _tiles(shape, D)
+
+    def run(number, begin, end):
+        v, z, parted = _scratch(*sizes)
+        operands = x.reshape(-1), y.reshape(-1), totals[number], shape, groups, D
+        winograd.correlate(*operands, begin, end, lines, v, z, zeros, parted)
+
+    _share_lines(run, len(x) * -(-shape[3] // 2), 1, 1, 4 * y.size * c)
+    between, w = np.empty(12 * c * D, float32), np.empty(9 * c * D, float32)
+    winograd.transform_gradient(_in_order(totals), between, w, c * D)
+    return w.reshape(3, 3, c, D)
+
+
+def _shape(geometry):
+    """H, W, C, I, J, top, left: what is left of a geometry when the window is given."""
+    return (*geometry[:5], *geometry[12:])
+
+
+def _tiles(shape, D):
+    """Lines of tiles at a time, the sizes of their V, M and parted lines, and a line of zeros."""
+    H, W, C, I, J, top, left = shape
+    wide = -(-J // 2)
+    lines = max(1, min(TILES // (16 * (C + D)), UNPACKED // (C * D)) // wide)
+    sizes = 16 * lines * wide * C, 16 * lines * wide * D, 2 * (wide + 1) * C
+    return lines, sizes, np.zeros(max(W * C, J * D), float32)
+
+
+# -- each channel by itself --------------------------------------------------------------------------------------------
+
+
+def _each_channel(what, x, w, y, geometry):
+    lines, i, both = y.shape[0] * y.shape[1], y.shape[1], (x.reshape(-1), y.reshape(-1))
+    # where the weights are what is computed, each thread adds to some of its own
+    copies = np.zeros((threads(), w.size), float32) if what == depthwise.CORRELATE else w.reshape(1, -1)
+
+    def run(number, begin, end):
+        weights = copies[number] if what == depthwise.CORRELATE else copies[0]
+        depthwise.each_channel(what, both[0], weights, both[1], geometry, begin, end)
+
+    multiple = i if what == depthwise.CONVOLVE_BACK else 1
+    _share_lines(run, lines, multiple, 1, 8 * y.size * w.shape[0] * w.shape[1])
+    if what == depthwise.CORRELATE:
+        w[...] = _in_order(copies).reshape(w.shape)
+
+
+# -- what all have in common -------------------------------------------------------------------------------------------
+
 _own = threading.local()
 
 
-def _scratch(*shapes):
-    """Arrays of these shapes to write into, of memory that this thread keeps, unless it is more than 32 megabytes."""
-    sizes = [a * b for a, b in shapes]
+def _scratch(*sizes):
+    """Arrays of so many numbers to write into, of memory that this thread keeps, unless it is more than 32 megabytes.
+
+    Each begins where a line of the cache does: sgemm is up to a fifth slower elsewhere.
+    """
+    ends = np.cumsum([0, *(-(-size // LINE) * LINE for size in sizes)])
     memory = getattr(_own, "memory", None)
-    if memory is None or memory.size < sum(sizes):
-        memory = np.empty(sum(sizes), float32)
+    if memory is None or memory.size < ends[-1]:
+        memory = np.empty(ends[-1] + LINE, float32)
+        memory = memory[-memory.ctypes.data // 4 % LINE :]
         if memory.nbytes <= 2**25:
             _own.memory = memory
-    starts = np.cumsum([0, *sizes])
-    return [memory[at : at + size].reshape(shape) for at, size, shape in zip(starts, sizes, shapes)]
+    return [memory[at : at + size] for at, size in zip(ends, sizes)]
 
 
 def _share_lines(run, lines, multiple, parts, work):
