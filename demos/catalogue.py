@@ -28,6 +28,7 @@ class Demo:
     quick_steps: training steps under --quick
     blas_threads: threads for matrix products; 1 suits small networks (see `tinygen.runtime`), None takes all cores
     datasets:    the names that --data takes, the default first; none if there is nothing to choose
+    picture:     which of its pictures stands for it in the learning path
     """
 
     number: int
@@ -37,6 +38,7 @@ class Demo:
     quick_steps: int
     blas_threads: int | None = None
     datasets: tuple[str, ...] = ()
+    picture: str = "samples.png"
 
 
 @dataclass(frozen=True)
@@ -82,3 +84,35 @@ def _declaration(call: ast.expr, path: Path) -> Demo:
         raise InputError(
             f"{path.name}, line {call.lineno}: DEMO must be Demo(...) with literal keyword arguments ({error})."
         ) from error
+
+
+PLANNED = {  # the rest of the learning path: number, name and idea of what is not there yet
+    1: ("inverse_cdf", "Sampling by the inverse CDF"),
+    2: ("gmm", "Gaussian mixtures by expectation-maximisation"),
+    3: ("bayes_nets", "Generative against discriminative: naive Bayes, Chow-Liu trees, mixtures of Bernoullis"),
+    4: ("autoregressive", "FVSBN, NADE and MADE"),
+    5: ("pixelcnn", "Gated PixelCNN and a small transformer on pixels"),
+    6: ("boltzmann", "Restricted Boltzmann machines, annealed importance sampling"),
+    7: ("ebm", "Energy-based models by Langevin dynamics"),
+    8: ("flows_2d", "RealNVP, Glow, MAF and IAF, neural splines"),
+    9: ("flow_digits", "A multiscale flow; continuous flows"),
+    10: ("autoencoder", "Reconstruction, and why sampling it fails"),
+    12: ("hvae", "Several stochastic layers: the bridge to diffusion"),
+    13: ("vqvae", "Codebooks and the straight-through gradient"),
+    14: ("vqgan", "Adversarial and perceptual losses, a prior over codes"),
+    15: ("gan_modes", "GANs and mode collapse; WGAN-GP, spectral norm"),
+    16: ("gan_digits", "DCGAN and WGAN-GP on digits"),
+    17: ("denoising_ladder", "From denoising autoencoders to diffusion, step by step"),
+    18: ("score_matching", "Explicit, sliced and denoising score matching"),
+    19: ("sde", "Diffusion in continuous time, its ODE and likelihood"),
+    21: ("samplers", "DDIM, Heun, DPM-Solver: error against evaluations"),
+    22: ("flow_matching", "Conditional flow matching, optimal transport, rectified flow"),
+    23: ("ddpm_digits", "Diffusion with a U-Net"),
+    24: ("guidance", "Classifier guidance, classifier-free guidance"),
+    25: ("composition", "AND and NOT of conditions"),
+    26: ("latent_diffusion", "Diffusion in the latent space of a VAE and a VQ-VAE"),
+    27: ("textual_inversion", "A new condition from five images"),
+    28: ("dreambooth", "Fine-tuning on a subject with prior preservation"),
+    29: ("editing", "SDEdit, inpainting, interpolation"),
+    30: ("leaderboard", "Every model on the same digits in one table"),
+}

@@ -1,9 +1,11 @@
-"""What is said when a demo is done: the table of metrics, metrics.json, the list of files."""
+"""What a demo measured: the table that is printed, and metrics.json, which the learning path is made of."""
 
+import datetime
 import importlib.metadata
 import os
 import platform
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,48 +28,50 @@ def table(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
     return "\n".join([line(rows[0]), "  ".join("-" * w for w in widths), *(line(row) for row in rows[1:])])
 
 
-def metrics_table(runs: Sequence[Run]) -> str:
-    """Each metric beside its reference and bar, over all runs: mean and spread (the standard deviation over seeds)."""
-    rows = [("metric", "value", "reference", "bar", "met")]
-    for over_seeds in by_name(runs).values():
-        reference, name = _mean(m.reference for m in over_seeds), over_seeds[0].reference_name
-        met = [m.met for m in over_seeds]
-        rows.append(
-            (
-                over_seeds[0].name,
-                _spread([m.value for m in over_seeds]),
-                "" if reference is None else f"{reference:.4g} {name}".rstrip(),
-                _bar(over_seeds),
-                "" if met[0] is None else ("yes" if met[0] else "no") if len(met) == 1 else f"{sum(met)} of {len(met)}",
-            )
-        )
-    return table(rows, right=(1,)) if len(rows) > 1 else "This demo measured nothing."
-
-
-def by_name(runs: Sequence[Run]) -> dict[str, list[Metric]]:
-    """For each metric, its measurements over the runs that made it."""
+def summary(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
+    """For each metric, its values over the runs that measured it, beside its reference and its bar."""
     found: dict[str, list[Metric]] = {}
     for run in runs:
         for metric in run.metrics:
             found.setdefault(metric.name, []).append(metric)
-    return found
+    return {name: _over_seeds(metrics) for name, metrics in found.items()}
 
 
-def write_metrics(entry: Entry, runs: Sequence[Run], settings: dict[str, Any], seconds: float) -> None:
-    """OUT/metrics.json: what was measured, under which settings, seeds and versions, in how many seconds."""
-    metrics = {}
-    for name, over_seeds in by_name(runs).items():
-        values = [m.value for m in over_seeds]
-        metrics[name] = {
-            "mean": np.mean(values),
-            "std": np.std(values, ddof=1) if len(values) > 1 else None,
-            "values": values,
-            "reference": _mean(m.reference for m in over_seeds),
-            "reference_name": over_seeds[0].reference_name or None,
-            "at_least": _mean(m.at_least for m in over_seeds),
-            "at_most": _mean(m.at_most for m in over_seeds),
-            "met": [m.met for m in over_seeds],
-        }
+def _over_seeds(metrics: Sequence[Metric]) -> dict[str, Any]:
+    values = [m.value for m in metrics]
+    return {
+        "mean": np.mean(values),
+        "std": np.std(values, ddof=1) if len(values) > 1 else None,
+        "values": values,
+        "reference": _mean(m.reference for m in metrics),
+        "reference_name": metrics[0].reference_name or None,
+        "at_least": _mean(m.at_least for m in metrics),
+        "at_most": _mean(m.at_most for m in metrics),
+        "met": [m.met for m in metrics],
+    }
+
+
+def in_words(metrics: dict[str, dict[str, Any]]) -> list[tuple[str, str, str, str, str]]:
+    """Rows of a `summary`, or of metrics.json: name, value, reference, bar, and whether that is met.
+
+    A value is the mean over seeds with its spread, the standard deviation.
+    """
+    return [
+        (name, _spread(m["values"]), _reference(m), _bar(m["at_least"], m["at_most"]), _met(m["met"]))
+        for name, m in metrics.items()
+    ]
+
+
+def metrics_table(runs: Sequence[Run]) -> str:
+    """What is printed at the end of a run."""
+    rows = [("metric", "value", "reference", "bar", "met"), *in_words(summary(runs))]
+    return table(rows, right=(1,)) if len(rows) > 1 else "This demo measured nothing."
+
+
+def write_metrics(
+    entry: Entry, runs: Sequence[Run], settings: dict[str, Any], seconds: float, cpu_seconds: float
+) -> None:
+    """OUT/metrics.json: what was measured, under which settings, seeds and versions, when, where, and in what time."""
     write_json(
         runs[0].path("metrics.json"),
         {
@@ -75,13 +79,26 @@ def write_metrics(entry: Entry, runs: Sequence[Run], settings: dict[str, Any], s
             "settings": settings,
             "seeds": [run.seed for run in runs],
             "steps_done": [run.steps_done for run in runs],
+            "steps_resumed": [run.steps_resumed for run in runs],
             "out_of_time": any(run.out_of_time for run in runs),
             "seconds": round(seconds, 2),
-            "metrics": metrics,
+            "cpu_seconds": round(cpu_seconds, 2),
+            "date": datetime.date.today().isoformat(),
+            "metrics": summary(runs),
             "versions": {"python": platform.python_version(), **versions()},
-            "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},
+            "machine": {"system": platform.system(), "processor": processor(), "cores": os.cpu_count()},
         },
     )
+
+
+def processor() -> str:
+    """What the system calls its processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()  # Linux; elsewhere there is no such file
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def versions() -> dict[str, str]:
@@ -100,8 +117,12 @@ def _mean(values) -> float | None:
     return float(np.mean(values)) if values else None
 
 
-def _spread(values: list[float]) -> str:
-    """The mean, with the standard deviation where there is one, both to its second digit or the mean's fourth."""
+def _spread(values: Sequence[float | None]) -> str:
+    """The mean, with the standard deviation where there is one, both to its second digit or the mean's fourth.
+
+    None is what JSON has in place of NaN.
+    """
+    values = [np.nan if value is None else value for value in values]
     mean, std = np.mean(values), np.std(values, ddof=1) if len(values) > 1 else 0.0
     if not 0 < std < np.inf:
         return f"{mean:.4g}" + (f" ± {std:.2g}" if len(values) > 1 else "")
@@ -110,8 +131,17 @@ def _spread(values: list[float]) -> str:
     return f"{mean:.{decimals}f} ± {std:.{decimals}f}"
 
 
-def _bar(over_seeds: list[Metric]) -> str:
-    low, high = _mean(m.at_least for m in over_seeds), _mean(m.at_most for m in over_seeds)
+def _reference(m: dict[str, Any]) -> str:
+    return "" if m["reference"] is None else f"{m['reference']:.4g} {m['reference_name'] or ''}".rstrip()
+
+
+def _bar(low: float | None, high: float | None) -> str:
     if low is not None and high is not None:
         return f"{low:.4g} to {high:.4g}"
     return f">= {low:.4g}" if low is not None else f"<= {high:.4g}" if high is not None else ""
+
+
+def _met(met: list[bool | None]) -> str:
+    if met[0] is None:
+        return ""
+    return f"{sum(met)} of {len(met)}" if len(met) > 1 else "yes" if met[0] else "no"
