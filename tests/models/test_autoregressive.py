@@ -82,10 +82,10 @@ def test_nade_is_the_recursion_of_its_paper_written_as_loops():
     W, V, c, b = (p.numpy() for p in (model.W, model.V, model.c, model.b))
     for x in ALL[::511]:
         a, log_p = c.copy(), 0.0
-        for i in model.order:
-            p = 1 / (1 + np.exp(-(b[i] + V[i] @ (1 / (1 + np.exp(-a))))))
+        for place, i in enumerate(model.order):
+            p = 1 / (1 + np.exp(-(b[i] + V[place] @ (1 / (1 + np.exp(-a))))))
             log_p += np.log(p if x[i] else 1 - p)
-            a += x[i] * W[i]
+            a += x[i] * W[place]
         assert model.log_prob(x[None]).item() == pytest.approx(log_p, abs=1e-12)
 
 

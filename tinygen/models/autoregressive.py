@@ -131,11 +131,11 @@ class FVSBN(Autoregressive):
 class NADE(Autoregressive):
     """The neural autoregressive distribution estimator: a hidden layer for each value, of those before it.
 
-        a_1 = c + C_y,    a_{i+1} = a_i + x_i W_i                                       what is known before value i
+        a_1 = c + C_y,    a_{i+1} = a_i + x_i W_i                 what is known before the first value, and after each
         p(x_i = 1 | x_<i, y) = s(b_i + B_yi + V_i . s(a_i))
 
     The layers share their weights: that of value i + 1 is that of value i with one row added, so that all D of them
-    cost O(D H) together. Rows of W and V stand in the order of the values.
+    cost O(D H) together. Here i counts places in the order: row i of W and of V belongs to the value that stands there.
     """
 
     def __init__(
@@ -149,9 +149,8 @@ class NADE(Autoregressive):
         self.B = Embedding(classes, size, rng=rng, weight_init=initialise.zeros) if classes else None
 
     def logits(self, x: Any, labels: Any = None) -> Tensor:
-        back = np.argsort(self.order)
-        ordered = [x[:, self.order], self.W[self.order], self._first(len(x), labels), self.V[self.order]]
-        out = ops.nade(*ordered)[:, back] + self.b
+        in_order = ops.nade(x[:, self.order], self.W, self._first(len(x), labels), self.V)
+        out = in_order[:, np.argsort(self.order)] + self.b
         return out if labels is None else out + self.B(labels)
 
     def _first(self, n: int, labels: Any) -> Tensor:
@@ -162,9 +161,9 @@ class NADE(Autoregressive):
     def _one_by_one(self, x: np.ndarray, labels: Any, k: int) -> Iterator[np.ndarray]:
         W, V, a = self.W.numpy(), self.V.numpy(), self._first(len(x), labels).numpy().copy()
         b = np.zeros_like(x) + self.b.numpy() + (0 if labels is None else self.B(labels).numpy())
-        for i in self.order:
-            yield b[:, i] + ops.sigmoid(a) @ V[i]
-            a += x[:, i : i + 1] * W[i]
+        for place, i in enumerate(self.order):
+            yield b[:, i] + ops.sigmoid(a) @ V[place]
+            a += x[:, i : i + 1] * W[place]
 
 
 class MADE(Autoregressive):
