@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from demos import gallery, learning_path
 from demos.catalogue import Demo, Entry, catalogue
 from demos.options import choose_data, find, parse
 from demos.report import metrics_table, table, write_metrics
@@ -164,7 +165,8 @@ def closing_words(entry: Entry, runs: Sequence[Run], seconds: float) -> str:
 
 
 def run_all(entries: Sequence[Entry], options: argparse.Namespace) -> int:
-    """Every demo in order, each in a folder of its own; one that fails does not stop the rest."""
+    """Every demo in order, each in a folder of its own; one that fails does not stop the rest. Then the gallery of what
+    they left, and, unless the runs were quick, the page of the learning path."""
     status, base = 0, options.out or Path("out")
     for entry in entries:
         try:
@@ -174,4 +176,12 @@ def run_all(entries: Sequence[Entry], options: argparse.Namespace) -> int:
         except TinygenError as error:
             print(f"python -m demos: {entry.name}: {error}", file=sys.stderr)
             status = BAD_INPUT
+    if not options.quick:
+        kept = learning_path.update(entries, [base])
+        print(f"{learning_path.page_of(entries)} shows the complete runs: {', '.join(kept) or 'there was none'}.")
+    shown = [(entry, learning_path.in_folder(base / entry.name, entry)) for entry in entries]
+    if not options.quick:
+        shown = [(entry, result or learning_path.last(entry)) for entry, result in shown]
+    page = gallery.write(base / "gallery", [(entry, result) for entry, result in shown if result])
+    print(f"The gallery: open {page} in a browser.")
     return status
