@@ -128,6 +128,10 @@ FORWARDS: dict[tuple[str, str], str] = {
     ("conv2d_weight_gradient", "numpy"): "tinygen.kernels.cpu.convolution",
     ("matmul", "numpy"): "tinygen.kernels.cpu.matmul",
     ("max_pool2d", "numpy"): "tinygen.kernels.cpu.pooling",
+    ("max_pool2d_put", "numpy"): "tinygen.kernels.cpu.pooling",
+    ("sum_pool2d", "numpy"): "tinygen.kernels.cpu.pooling",
+    ("sum_pool2d_transpose", "numpy"): "tinygen.kernels.cpu.pooling",
+    ("add_rows", "numpy"): "tinygen.kernels.cpu.scatter",
 }
 ANY_LAYOUT = {"matmul"}  # kernels that take arrays as they lie in memory; others get contiguous ones
 

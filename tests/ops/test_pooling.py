@@ -117,3 +117,6 @@ def test_a_window_that_does_not_fit_is_explained(pool):
         pool(np.zeros((1, 6, 4, 1)), 2, padding=2)
     with pytest.raises(ShapeError, match=r"give images \(N, H, W, C\)"):
         pool(np.zeros((6, 4, 1)), 2)
+    for size in (2**63, 2**31, (2**20, 2)):
+        with pytest.raises(ShapeError, match="larger than any image"):
+            pool(np.zeros((1, 6, 4, 1), np.float32), size, padding="same")

@@ -137,6 +137,7 @@ from tinygen.ops.pooling import (
     max_pool2d_put,
     upsample_bilinear,
     upsample_nearest,
+    upsample_nearest_transpose,
 )
 from tinygen.ops.randomness import (
     dropout,
@@ -336,6 +337,7 @@ __all__ = [
     "triu",
     "upsample_bilinear",
     "upsample_nearest",
+    "upsample_nearest_transpose",
     "var",
     "where",
 ]

@@ -12,6 +12,7 @@ import math
 
 import numpy as np
 
+from tinygen import dispatch
 from tinygen.arrays import is_array, xp
 from tinygen.domains import along_axis, real
 from tinygen.errors import DtypeError, InputError, ShapeError
@@ -101,20 +102,24 @@ def _add_at(out, index, x):
         out[index] += x  # slices and masks meet no element twice
     elif xp(out) is not np:
         xp(out).add.at(out, index, x)
-    else:  # on flat positions, for which add.at has a path many times faster than on rows
-        places = _positions(out.shape, entries)
-        np.add.at(out.reshape(-1), places.reshape(-1), np.broadcast_to(x, places.shape).reshape(-1))
+    else:
+        starts, size = _blocks(out.shape, entries)
+        rows = np.broadcast_to(x, starts.shape + size).reshape(starts.size, math.prod(size))
+        if fast := dispatch.instead("add_rows", out, rows):
+            fast(out.reshape(-1), rows, starts.reshape(-1))
+        else:  # on flat positions, for which add.at has a path many times faster than on rows
+            np.add.at(out.reshape(-1), starts.reshape(-1, 1) + np.arange(rows.shape[1]), rows)
 
 
-def _positions(shape, entries):
-    """Where the elements that the index picks from an array of `shape` lie in its row-major order."""
+def _blocks(shape, entries):
+    """What the index picks from an array of `shape` is blocks of neighbours: where each begins in its row-major order,
+    and the shape of a block, the axes that the index takes whole."""
     is_mask = lambda entry: np.asarray(entry).dtype == bool
     used = sum(np.ndim(entry) if is_mask(entry) else 1 for entry in entries if entry is not None)
     if any(entry is Ellipsis for entry in entries):
         used = len(shape)
-    rows, row = shape[:used], shape[used:]  # the axes that the index speaks of, and those it takes whole
-    starts = math.prod(row) * np.arange(math.prod(rows)).reshape(rows)[entries]
-    return starts.reshape(starts.shape + (1,) * len(row)) + np.arange(math.prod(row)).reshape(row)
+    rows, block = shape[:used], shape[used:]
+    return math.prod(block) * np.arange(math.prod(rows)).reshape(rows)[entries], block
 
 
 # -- along one axis ----------------------------------------------------------------------------------------------------

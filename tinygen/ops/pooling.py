@@ -5,6 +5,7 @@ A pooling window is walked place by place: what one place of it sees, at all ste
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -14,16 +15,19 @@ from tinygen.arrays import xp
 from tinygen.errors import DtypeError, ShapeError
 from tinygen.explain import explained
 from tinygen.ops.linear import matmul
-from tinygen.ops.reductions import broadcast_to
 from tinygen.ops.shapes import reshape
 from tinygen.ops.windows import Window, pair, places, window
 from tinygen.registry import op
+
+MOST_PLACES = 2**20  # in a window: each is visited, also those that padding="same" puts outside the image
 
 
 def _pool_window(shape: tuple, size: Any, stride: Any, padding: Any) -> Window:
     """The window over images of `shape`; without a stride it moves by its own size."""
     if len(shape) != 4:
         raise ShapeError("give images (N, H, W, C)")
+    if math.prod(pair("size", size)) > MOST_PLACES:
+        raise ShapeError(f"a window of {pair('size', size)} is larger than any image; at most 2^20 places make sense")
     win = window(shape[1:3], size, size if stride is None else stride, padding)
     if any(max(p) >= k for p, k in zip(win.pads, win.size)):
         raise ShapeError(f"padding {win.pads} with a window of {win.size}: some windows would see nothing of the image")
@@ -54,11 +58,7 @@ def avg_pool2d(x, /, size, stride=None, padding=0):
     The window moves by `stride`, by default its size; `padding` is as in `conv2d`, and its zeros count in the mean.
     """
     win = _pool_window(x.shape, size, stride, padding)
-    out = xp(x).zeros((x.shape[0], *win.steps, x.shape[3]), x.dtype)
-    for _, _, place, steps in places(x.shape[1:3], win):
-        out[steps] += x[place]
-    out *= 1 / (win.size[0] * win.size[1])
-    return out
+    return _sums(x, win, 1 / math.prod(win.size))
 
 
 def _average_gradients(draw):
@@ -71,7 +71,27 @@ def _average_gradients(draw):
 def avg_pool2d_transpose(y, /, shape, size, stride=None, padding=0):
     """The transpose of `avg_pool2d`: each number is spread evenly over its window in images of `shape`."""
     win = _pool_window(shape, size, stride, padding)
-    y = y * (1 / (win.size[0] * win.size[1]))
+    return _spread(y, win, 1 / math.prod(win.size), shape)
+
+
+def _sums(x, win, weight):
+    """The sum over each window, times a number."""
+    if fast := dispatch.instead("sum_pool2d", x):
+        return fast(x, win, weight)
+    out = xp(x).zeros((x.shape[0], *win.steps, x.shape[3]), x.dtype)
+    for _, _, place, steps in places(x.shape[1:3], win):
+        out[steps] += x[place]
+    out *= weight
+    return out
+
+
+def _spread(y, win, weight, shape):
+    """Each number of y times `weight` added to all of its window, in images of `shape`: the transpose of `_sums`."""
+    if y.shape != (shape[0], *win.steps, shape[3]):
+        raise ShapeError(f"windows over images {shape} take {(shape[0], *win.steps, shape[3])} steps, not {y.shape}")
+    if fast := dispatch.instead("sum_pool2d_transpose", y):
+        return fast(y, win, weight, shape)
+    y = y * weight
     out = xp(y).zeros(shape, y.dtype)
     for _, _, place, steps in places(shape[1:3], win):
         out[place] += y[steps]
@@ -128,9 +148,13 @@ def _max_gradients(draw):
 def max_pool2d_put(y, winner, /, shape, size, stride=None, padding=0):
     """Add each number of y to the place numbered `winner` of its window, in images of `shape` that are 0 elsewhere."""
     win = _pool_window(shape, size, stride, padding)
+    if y.shape != (shape[0], *win.steps, shape[3]) or winner.shape != y.shape:
+        raise ShapeError(f"windows over images {shape} take {(shape[0], *win.steps, shape[3])} steps")
+    if winner.dtype == np.int32 and (fast := dispatch.instead("max_pool2d_put", y)):
+        return fast(y, winner, win, shape)
     out = xp(y).zeros(shape, y.dtype)
     for a, b, place, steps in places(shape[1:3], win):
-        out[place] += y[steps] * (winner[steps] == a * win.size[1] + b)
+        out[place] += xp(y).where(winner[steps] == a * win.size[1] + b, y[steps], 0)
     return out
 
 
@@ -162,11 +186,37 @@ max_pool2d_pick.vjp(
 # -- upsampling --------------------------------------------------------------------------------------------------------
 
 
-@explained
-def upsample_nearest(x: Any, scale: Any = 2) -> Any:
+def _scales(draw):
+    scale = draw.choice([1, 2, (1, 3), (3, 2)])
+    return (draw.array(tuple(draw.sizes(4))),), {"scale": scale}
+
+
+@op(inputs=_scales)
+def upsample_nearest(x, /, scale=2):
     """Each pixel of (N, H, W, C) repeated `scale` times (an integer or a pair) along H and W."""
     (n, h, w, c), (s, t) = _images(x), pair("scale", scale)
-    return reshape(broadcast_to(reshape(x, (n, h, 1, w, 1, c)), (n, h, s, w, t, c)), (n, h * s, w * t, c))
+    repeated = xp(x).broadcast_to(x.reshape((n, h, 1, w, 1, c)), (n, h, s, w, t, c))
+    return repeated.reshape((n, h * s, w * t, c))
+
+
+def _enlarged(draw):
+    (x,), params = _scales(draw)
+    return (draw.array(upsample_nearest.forward(x, **params).shape),), params
+
+
+@op(inputs=_enlarged)
+def upsample_nearest_transpose(y, /, scale=2):
+    """The sum of each `scale` by `scale` pixels: (N, H s, W t, C) -> (N, H, W, C)."""
+    (n, h, w, c), (s, t) = _images(y), pair("scale", scale)
+    if h % s or w % t:
+        raise ShapeError(f"height and width must be multiples of the scale {(s, t)}")
+    if fast := dispatch.instead("sum_pool2d", y):
+        return fast(y, window((h, w), (s, t), (s, t), 0), 1)
+    return y.reshape((n, h // s, s, w // t, t, c)).sum((2, 4))
+
+
+upsample_nearest.vjp(lambda g, scale: upsample_nearest_transpose(g, scale))
+upsample_nearest_transpose.vjp(lambda g, scale: upsample_nearest(g, scale))
 
 
 @explained
