@@ -70,6 +70,14 @@ def test_points_that_all_coincide_end_on_the_floor():
     assert np.all(np.isfinite(log_p)) and log_p[-1] == pytest.approx(-np.log(2 * np.pi * 0.01))
 
 
+def test_points_on_a_line_at_any_scale_have_a_finite_likelihood():
+    for scale in (1e-6, 1.0, 1e6, 1e12):
+        x = scale * np.outer(np.linspace(-1, 1, 30), [0.6, 0.8])
+        model = GMM(2, 2, floor=1e-9)
+        model.initialise(x, Generator(0))
+        assert np.all(np.isfinite([model.em_step(x) for _ in range(10)]))
+
+
 def test_the_density_integrates_to_one_and_is_the_sum_over_components():
     model, x = fitted()
     grid = np.stack(np.meshgrid(np.linspace(-9, 9, 301), np.linspace(-9, 9, 301)), -1).reshape(-1, 2)

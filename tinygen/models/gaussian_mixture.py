@@ -20,6 +20,7 @@ from tinygen.errors import InputError, ShapeError
 from tinygen.nn import Buffer, Module
 from tinygen.random import Generator
 
+RESOLVED = 1e-12  # of the largest variance: what float64 can still tell from none
 STARVED = 1e-8  # points: a component responsible for fewer stays where it is
 
 
@@ -140,7 +141,8 @@ class GMM(Module):
             means[k] = r[:, k] @ x / counts[k]
             centred = x - means[k]
             values, vectors = np.linalg.eigh((r[:, k, None] * centred).T @ centred / counts[k])
-            covariances[k] = (vectors * np.maximum(values, self.floor)) @ vectors.T
+            least = max(self.floor, RESOLVED * values[-1])
+            covariances[k] = (vectors * np.maximum(values, least)) @ vectors.T
         self.weights.data, self.means.data, self.covariances.data = counts / counts.sum(), means, covariances
 
     # -- how many components -------------------------------------------------------------------------------------
