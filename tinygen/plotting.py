@@ -279,6 +279,37 @@ def trajectories(
     return Panel(draw)
 
 
+def mesh(rows: ArrayLike, columns: ArrayLike, title: str = "", extent: Extent | None = None) -> Panel:
+    """A grid that something has bent: lines (lines, points, 2) that were its rows, and those that were its columns, in
+    a colour each; or frames of them, one axis more. Many points along a line draw it smooth.
+    """
+    both = []
+    for lines, name in ((rows, "rows"), (columns, "columns")):
+        lines = _array(lines, f"mesh: {name}", "(lines, points, 2) or (frames, lines, points, 2)", (3, 4))
+        if lines.shape[-1] != 2:
+            raise InputError(f"mesh: {name} must be points of the plane, (lines, points, 2), not {lines.shape}.")
+        both.append(lines[None] if lines.ndim == 3 else lines)
+    if len(both[0]) != len(both[1]):
+        raise InputError(f"mesh: there are {len(both[0])} frames of rows and {len(both[1])} of columns.")
+    extent = _extent(_square_about(np.concatenate([b.reshape(-1, 2) for b in both])) if extent is None else extent)
+
+    def draw(ax: Axes) -> Callable[[int], None]:
+        from matplotlib.collections import LineCollection
+
+        _plane(ax, title, extent)
+        drawn = [LineCollection([], colors=colour, linewidths=0.5, alpha=0.8) for colour in (BLUE, VERMILION)]
+        for collection in drawn:
+            ax.add_collection(collection, autolim=False)
+
+        def show(t: int) -> None:
+            for collection, lines in zip(drawn, both, strict=True):
+                collection.set_segments(lines[t])
+
+        return show
+
+    return Panel(draw, len(both[0]))
+
+
 def strands(
     values: ArrayLike,
     title: str = "",

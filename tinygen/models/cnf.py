@@ -137,7 +137,7 @@ class CNF(Flow):
             return -ops.mean(self.log_prob(x))
         if rng is None:
             raise InputError("CNF: Hutchinson's trace needs noise: give the loss a generator, loss(x, rng).")
-        return -ops.mean(self.log_prob(x, rademacher(x.shape, rng)))
+        return -ops.mean(self.log_prob(x, rademacher(x.shape, rng).astype(x.dtype)))
 
     def unfolding(self, z: np.ndarray, frames: int = 32) -> Iterator[np.ndarray]:
         """The way from noise to data: z(t) at t = 0, 1/frames, ..., 1, each by one Runge-Kutta step from the last."""

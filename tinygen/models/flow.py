@@ -32,7 +32,7 @@ class Bijection(Module):
     """A layer of a flow: an invertible function of x (N, *shape) that keeps the shape."""
 
     def forward(self, x: Any) -> tuple[Any, Any]:
-        """z = f(x), and log |det df/dx| of each example: (N, *shape) and (N,)."""
+        """z = f(x), (N, *shape), and log |det df/dx| of each example, (N,), or one number that all have in common."""
         raise NotImplementedError(f"{type(self).__name__} has no forward; return z and log |det dz/dx|.")
 
     def inverse(self, z: Any) -> Any:

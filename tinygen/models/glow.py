@@ -92,6 +92,5 @@ class Glow(Composition):
 
 
 def _everywhere(log_s: Any, x: Any) -> Any:
-    """The sum of log_s at each place of x (N, *places, features), for each example alike, (N,)."""
-    places = math.prod(x.shape[1:-1])
-    return ops.broadcast_to(places * ops.sum(log_s), (len(x),))
+    """The sum of log_s at every place of x (N, *places, features): one number for all examples."""
+    return math.prod(x.shape[1:-1]) * ops.sum(log_s)
