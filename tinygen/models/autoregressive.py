@@ -27,6 +27,7 @@ from numpy.typing import ArrayLike
 
 from tinygen import ops
 from tinygen.autograd import no_grad
+from tinygen.distributions import Categorical
 from tinygen.errors import InputError
 from tinygen.nn import Embedding, Linear, Module, initialise
 from tinygen.random import Generator
@@ -259,21 +260,29 @@ class MADE(Autoregressive):
     def sample(
         self, n: int, rng: Generator, labels: Any = None, given: np.ndarray | None = None, start: int = 0
     ) -> np.ndarray:
-        """As for the others. From a mixture: each draw by one of its K components, which takes all of its values."""
-        if self.masks > 1 and start:
-            raise InputError(
-                "MADE: what is given weighs the components of a mixture, which is not done here; complete values with "
-                "filling(..., k=k) of one of them, or with masks=1."
-            )
-        component = rng.integers(self.masks, n)
+        """As for the others. Each draw is one of the K components', which makes all of its values; what is given makes
+        a component the likelier, the likelier it holds that: p(k|given) is proportional to p_k(given)."""
+        if self.orders and start:
+            raise InputError("MADE: its components have orders of their own, so no values come first for all of them.")
         x = np.zeros((n, self.size), np.float32) if given is None else np.array(given, np.float32)
-        for k in np.unique(component):
-            own = np.flatnonzero(component == k)
+        components = self._components(x, rng, labels, start)
+        for k in np.unique(components):
+            own = np.flatnonzero(components == k)
             drawn = x[own]
             for _ in self.filling(drawn, rng, None if labels is None else np.asarray(labels)[own], start, int(k)):
                 pass
             x[own] = drawn
         return x
+
+    def _components(self, x: np.ndarray, rng: Generator, labels: Any, start: int) -> np.ndarray:
+        """The component that each row is drawn from, given its values before place `start`."""
+        if not start:
+            return rng.integers(self.masks, len(x))
+        known = self.order[:start]
+        with no_grad():
+            logits = [self.logits(x, labels, k).numpy() for k in range(self.masks)]
+        log_p = np.stack([log_bernoulli(a[:, known], x[:, known]) for a in logits], axis=1)
+        return Categorical(log_p).sample(rng)
 
     def _one_by_one(self, x: np.ndarray, labels: Any, k: int) -> Iterator[np.ndarray]:
         """As in NADE, what a value adds to the first layer is added when it has been drawn."""
