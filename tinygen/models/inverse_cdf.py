@@ -92,7 +92,7 @@ def box_muller(u1: ArrayLike, u2: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
 
     The plane's normal density exp(-r^2 / 2) / (2 pi) is round, and the square of its radius has an exponential
     distribution, whose quantile function is a logarithm: the inverse CDF again, only in polar coordinates. 1 - u1 is as
-    uniform as u1 and never 0. Since it is at least 2^-53, no |z| above 8.57 ever comes out.
+    uniform as u1 and never 0. Since it is at least 2^-53, no |z| above 8.572 ever comes out.
     """
     u1, u2 = np.asarray(u1, np.float64), np.asarray(u2, np.float64)
     if not (np.all((u1 >= 0) & (u1 < 1)) and np.all((u2 >= 0) & (u2 < 1))):
