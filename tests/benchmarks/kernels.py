@@ -1,13 +1,21 @@
 """Kernel by kernel: tinygen beside its own definitions in NumPy, PyTorch, and what the machine can do, in one run.
 
     python -m pip install torch==2.13.0
-    python tests/benchmarks/kernels.py [--threads N] [--rounds N] [--only NAME] [--json FILE]
+    python tests/benchmarks/kernels.py [--threads N] [--rounds N] [--family F] [--only NAME] [--json FILE]
 
 Two peaks are measured in the same run with the same threads: how fast sgemm multiplies (the better of NumPy's BLAS at
 1024 x 1024 and 2048 x 2048), and how fast an array of 64 MB is copied. A kernel bound by arithmetic is held against the
 first (each multiplication with its addition counts as two operations), one bound by memory against the second (each
-input and each output counts once). Libraries take turns, so "definition" and "PyTorch" are medians of ratios: how many
-times as long as tinygen they take. Operations are given contiguous arrays, and gradients are asked for one at a time.
+input and each output counts once).
+
+"of limit" is the roofline: the time in which the bytes could be copied or, if that is more, the arithmetic be done, as
+a part of the time that was taken. A vector instruction (a product with its sum, a comparison, a shift) works on each
+element; loads and stores do not count, a division counts as one. sgemm, which is made of products with their sums,
+shows how many the machine can do in a second: half as many as it does operations.
+
+Libraries take turns, so "definition" and "PyTorch" are medians of ratios: how many times as long as tinygen they take.
+Arrays are contiguous. Freed memory is kept, as in training, so that no page is faulted in twice. "backward" is what
+backward runs at one node, and PyTorch's autograd at its own; of convolutions the gradients are asked for one at a time.
 """
 
 from __future__ import annotations
@@ -28,18 +36,25 @@ harness.use_this_clone()
 import numpy as np  # noqa: E402
 
 import tinygen  # noqa: E402
-from tinygen import dispatch, ops, optim  # noqa: E402
+from tinygen import dispatch, ops, optim, runtime  # noqa: E402
+from tinygen.launch.pieces import empty, in_pieces, pieces  # noqa: E402
 from tinygen.ops.convolution import _way_back  # noqa: E402
 
 
 class Case(NamedTuple):
-    """`amount` of operations (peak "sgemm") or of bytes that must move (peak "copy"), and who does it."""
+    """`amount` of operations (peak "sgemm") or of bytes that must move (peak "copy"), and who does it.
+
+    `instructions` counts those on all elements, where they may bind instead of memory; `definition` is None where
+    `tinygen` runs the definition if kernels are switched off.
+    """
 
     name: str
     peak: str
     amount: float
     tinygen: Callable
     torch: Callable | None
+    instructions: float = 0.0
+    definition: Callable | None = None
 
 
 rng = np.random.default_rng(0)
@@ -104,50 +119,130 @@ def torch_convolution(torch, x, w, g, win, groups) -> list[Callable]:
     ]
 
 
-# -- one pass: activations, norms, losses, attention -------------------------------------------------------------------
+# -- one pass: activations, norms, losses, reductions, attention -------------------------------------------------------
+
+LARGE, WORDS, IMAGES = (4096, 1024), (8192, 512), (64, 28, 28, 48)
+
+
+class Pass(NamedTuple):
+    """An op, the same in PyTorch, its operands, and per element of the first of them, forward and backward: the bytes
+    of what is read and written, and the vector instructions."""
+
+    ours: Callable
+    theirs: Callable
+    shapes: list
+    moved: tuple[float, float]
+    instructions: tuple[float, float]
+
+
+def passes(torch) -> dict[str, Pass]:
+    f = torch.nn.functional if torch else None
+    first = lambda x: x.movedim(-1, 1)
+    running = [normal(48), np.abs(normal(48)) + 1]
+    theirs = [torch.from_numpy(x) for x in running] if torch else []
+    y = rng.random(LARGE, dtype=np.float32)
+    targets, labels = torch and torch.from_numpy(y), rng.integers(512, size=WORDS[0])
+    chosen = torch and torch.from_numpy(labels)
+    images, words = [IMAGES, (48,), (48,)], [WORDS, (512,), (512,)]
+    groups = {"groups": 8}
+    return {
+        "SiLU": Pass(ops.silu, lambda x: f.silu(x), [LARGE], (8, 12), (20, 24)),
+        "GELU": Pass(ops.gelu, lambda x: f.gelu(x), [LARGE], (8, 12), (33, 35)),
+        "binary cross-entropy": Pass(
+            lambda x: ops.binary_cross_entropy_with_logits(x, y),
+            lambda x: f.binary_cross_entropy_with_logits(x, targets, reduction="none"),
+            [LARGE], (12, 16), (26, 21),
+        ),
+        "softmax": Pass(ops.softmax, lambda x: f.softmax(x, -1), [WORDS], (8, 12), (20, 3)),
+        "log-softmax": Pass(ops.log_softmax, lambda x: f.log_softmax(x, -1), [WORDS], (8, 12), (21, 16)),
+        "cross-entropy": Pass(
+            lambda x: ops.cross_entropy(x, labels),
+            lambda x: f.cross_entropy(x, chosen, reduction="none"),
+            [WORDS], (4, 8), (19, 17),
+        ),
+        "layer norm": Pass(
+            ops.layer_norm, lambda x, a, b: f.layer_norm(x, x.shape[-1:], a, b), words, (8, 12), (6, 11)
+        ),
+        "RMS norm": Pass(ops.rms_norm, lambda x, a: f.rms_norm(x, x.shape[-1:], a), words[:2], (8, 12), (5, 9)),
+        "group norm": Pass(
+            functools.partial(ops.group_norm, **groups),
+            lambda x, a, b: f.group_norm(first(x), 8, a, b),
+            images, (8, 12), (6, 8),
+        ),
+        "group norm, SiLU": Pass(
+            functools.partial(ops.group_norm_silu, **groups),
+            lambda x, a, b: f.silu(f.group_norm(first(x), 8, a, b)),
+            images, (8, 12), (25, 33),
+        ),
+        "batch norm": Pass(
+            lambda *x: ops.batch_norm(*x)[0],
+            lambda x, a, b: f.batch_norm(first(x), None, None, a, b, training=True),
+            images, (8, 12), (6, 8),
+        ),
+        "batch norm, evaluation": Pass(
+            lambda x, a, b: ops.batch_norm_inference(x, *running, a, b),
+            lambda x, a, b: f.batch_norm(first(x), *theirs, a, b),
+            images, (8, 12), (2, 5),
+        ),
+    }
 
 
 def one_pass(torch) -> Iterator[Case]:
-    """Each op forward, and forward with its gradients: bytes are those of x, y; and of g, x, dx besides."""
-    f = torch.nn.functional if torch else None
-    first = lambda x: x.movedim(-1, 1)
-    large, image, words = (4096, 1024), (64, 28, 28, 48), (8192, 512)
-    named = {
-        "SiLU": (ops.silu, lambda x: f.silu(x), [large]),
-        "GELU": (ops.gelu, lambda x: f.gelu(x), [large]),
-        "softmax": (ops.softmax, lambda x: f.softmax(x, -1), [words]),
-        "log-softmax": (ops.log_softmax, lambda x: f.log_softmax(x, -1), [words]),
-        "layer norm": (ops.layer_norm, lambda x, a, b: f.layer_norm(x, x.shape[-1:], a, b), [words, (512,), (512,)]),
-        "RMS norm": (ops.rms_norm, lambda x, a: f.rms_norm(x, x.shape[-1:], a), [words, (512,)]),
-        "group norm": (
-            functools.partial(ops.group_norm, groups=8),
-            lambda x, a, b: f.group_norm(first(x), 8, a, b),
-            [image, (48,), (48,)],
-        ),
-        "group norm, SiLU": (
-            functools.partial(ops.group_norm_silu, groups=8),
-            lambda x, a, b: f.silu(f.group_norm(first(x), 8, a, b)),
-            [image, (48,), (48,)],
-        ),
-    }
-    for name, (ours, theirs, shapes) in named.items():
-        operands = [normal(*shape) for shape in shapes]
+    for name, case in passes(torch).items():
+        operands = [normal(*shape) for shape in case.shapes]
         size = operands[0].size
-        yield from both_ways(torch, name, "copy", [8.0 * size, 20.0 * size], ours, theirs, operands)
-
-    logits, targets = normal(*large), rng.random(large, dtype=np.float32)
-    loss = lambda x: ops.binary_cross_entropy_with_logits(x, targets)
-    theirs = lambda x: f.binary_cross_entropy_with_logits(x, torch.from_numpy(targets), reduction="none")
-    amounts = [12.0 * logits.size, 28.0 * logits.size]
-    yield from both_ways(torch, "binary cross-entropy", "copy", amounts, loss, theirs, [logits])
-
+        amounts, counts = [n * size for n in case.moved], [n * size for n in case.instructions]
+        yield from both_ways(torch, name, "copy", amounts, counts, case.ours, case.theirs, operands)
+    yield from layer(torch)
+    yield from forward_only(torch)
     heads = [normal(64, 4, 64, 32) for _ in range(3)]
     amount = 4.0 * 64 * 4 * 64 * 64 * 32
-    ours = lambda *x: ops.scaled_dot_product_attention(*x)
-    theirs = lambda *x: f.scaled_dot_product_attention(*x)
-    yield from both_ways(torch, "attention, 64 tokens", "sgemm", [amount, 3.5 * amount], ours, theirs, heads)
-
+    theirs = lambda *x: torch.nn.functional.scaled_dot_product_attention(*x)
+    amounts, ours = [amount, 2.5 * amount], ops.scaled_dot_product_attention
+    yield from both_ways(torch, "attention, 64 tokens", "sgemm", amounts, [0, 0], ours, theirs, heads)
     yield from over_all_parameters(torch)
+
+
+def layer(torch) -> Iterator[Case]:
+    """What follows the product in a layer: bias and SiLU; the slope of SiLU, and with it the gradient of the bias."""
+    from tinygen.kernels.cpu.bias_activation import SILU, bias_activation_backward, bias_activation_forward
+
+    z, g, bias, y = normal(*WORDS), normal(*WORDS), normal(512), empty(WORDS)
+    sums = np.empty((pieces(*WORDS)[1], 512))
+
+    def forward():
+        in_pieces(lambda _, i: bias_activation_forward(z[i], bias, SILU, y[i]), *WORDS)
+
+    def backward():
+        in_pieces(lambda k, i: bias_activation_backward(g[i], z[i], SILU, y[i], sums[k]), *WORDS)
+
+    definition = [lambda: ops.silu(z + bias), lambda: (g * ops.silu(z)).sum(0)]
+    definition = [dispatch.definitions_only()(f) for f in definition]
+    t = [torch.from_numpy(x) for x in (z, g, bias)] if torch else None
+    silu = torch and torch.nn.functional.silu
+    theirs = t and (lambda: silu(t[0] + t[2]), lambda: torch.ops.aten.silu_backward(t[1], t[0]).sum(0))
+    ways = [("forward", forward, 12.0, 21.0), ("backward", backward, 12.0, 25.0)]
+    for k, (way, run, moved, count) in enumerate(ways):
+        other = theirs and theirs[k]
+        yield Case(f"bias and SiLU, {way}", "copy", moved * z.size, run, other, count * z.size, definition[k])
+
+
+def forward_only(torch) -> Iterator[Case]:
+    """Ops whose gradient is another op: a broadcast, a softmax, the same dropout again."""
+    x, pixels, key = normal(*WORDS), normal(*IMAGES), (3, 4)
+    y, theirs = (torch.from_numpy(x), torch.from_numpy(pixels)) if torch else (None, None)
+    named = {
+        "sum of rows": (x, lambda: ops.sum(x, -1), lambda: y.sum(-1), 4, 1),
+        "sum of columns (bias gradient)": (x, lambda: ops.sum(x, 0), lambda: y.sum(0), 4, 1),
+        "sum of pixels": (pixels, lambda: ops.sum(pixels, (0, 1, 2)), lambda: theirs.sum((0, 1, 2)), 4, 1),
+        "sum of pixels of each image": (pixels, lambda: ops.sum(pixels, (1, 2)), lambda: theirs.sum((1, 2)), 4, 1),
+        "variance of rows": (x, lambda: ops.var(x, -1), lambda: y.var(-1, correction=0), 4, 3),
+        "variance of columns": (x, lambda: ops.var(x, 0), lambda: y.var(0, correction=0), 4, 3),
+        "log-sum-exp": (x, lambda: ops.logsumexp(x, -1), lambda: y.logsumexp(-1), 4, 19),
+        "dropout": (x, lambda: ops.dropout(x, 0.1, key), lambda: torch.dropout(y, 0.1, True), 8, 0),
+    }
+    for name, (array, ours, other, moved, count) in named.items():
+        yield Case(name, "copy", moved * array.size, ours, other if torch else None, count * array.size)
 
 
 def over_all_parameters(torch) -> Iterator[Case]:
@@ -191,19 +286,28 @@ def over_all_parameters(torch) -> Iterator[Case]:
         )
 
 
-def both_ways(torch, name, peak, amounts, ours, theirs, operands) -> Iterator[Case]:
+def both_ways(torch, name, peak, amounts, counts, ours, theirs, operands) -> Iterator[Case]:
+    """The op forward, and what backward runs at its node."""
     g = normal(*ours(*operands).shape)
     leaves = [tinygen.tensor(x, requires_grad=True) for x in operands]
-    other = with_other = None
+    y = ours(*leaves)
+    node = y.node if y.node.op else y.node.parents[0]  # an op of several outputs has a node for each
+    arrived = g if y.node.op else (g, *[np.zeros(shape, np.float32) for shape in node.shape[1:]])
+    with dispatch.definitions_only():
+        defined = ours(*leaves)
+    other = other_back = None
     if torch:
         arrays = [torch.from_numpy(x) for x in operands]
         required = [x.clone().requires_grad_() for x in arrays]
-        weight = torch.empty_like(theirs(*arrays))
+        out = theirs(*required)
+        weight = torch.empty_like(out)
         weight.copy_(torch.from_numpy(g).movedim(-1, 1) if weight.shape != g.shape else torch.from_numpy(g))
         other = lambda: theirs(*arrays)
-        with_other = lambda: torch.autograd.grad(theirs(*required), required, weight)
-    yield Case(f"{name}, forward", peak, amounts[0], lambda: ours(*operands), other)
-    yield Case(f"{name}, with gradients", peak, amounts[1], lambda: tinygen.grad(ours(*leaves), leaves, g), with_other)
+        other_back = lambda: torch.autograd.grad(out, required, weight, retain_graph=True)
+    yield Case(f"{name}, forward", peak, amounts[0], lambda: ours(*operands), other, counts[0])
+    back = lambda: node.op.pull_back(arrived, node.saved, node.parents)
+    definition = lambda: tinygen.grad(defined, leaves, g, retain_graph=True)
+    yield Case(f"{name}, backward", peak, amounts[1], back, other_back, counts[1], definition)
 
 
 # -- measuring ---------------------------------------------------------------------------------------------------------
@@ -211,6 +315,7 @@ def both_ways(torch, name, peak, amounts, ours, theirs, operands) -> Iterator[Ca
 FAMILIES = [convolutions, one_pass]
 
 
+@functools.cache
 def peaks() -> dict[str, tuple[float, Callable]]:
     """What shows the machine's best: operations or bytes, and the call that does them."""
     runs = {}
@@ -233,16 +338,21 @@ def copy(source: np.ndarray, to: np.ndarray) -> None:
 
 def measure(case: Case, rounds: int) -> dict:
     """Milliseconds of ours, the rate beside the peak measured in between, and the others' ratios."""
-    amounts = {name: run for name, run in peaks().items() if name.startswith(case.peak)}
-    definition = dispatch.definitions_only()(case.tinygen)
+    wanted = (case.peak, "sgemm 1024") if case.instructions else case.peak
+    amounts = {name: run for name, run in peaks().items() if name.startswith(wanted)}
+    definition = case.definition or dispatch.definitions_only()(case.tinygen)
     runs = {"tinygen": case.tinygen, "definition": definition}
     if case.torch:
         runs["PyTorch"] = case.torch
     times = harness.take_turns(runs | {name: run for name, (_, run) in amounts.items()}, rounds, seconds=0.05)
     table = harness.summary(times, "tinygen")
-    peak = max(amount / table[name]["median"] for name, (amount, _) in amounts.items())
-    rate = case.amount / table["tinygen"]["median"]
-    row = {"ms": table["tinygen"]["median"], "peak": case.peak, "rate": rate / 1e6, "share": rate / peak}
+    best = lambda kind: max(n / table[name]["median"] for name, (n, _) in amounts.items() if name.startswith(kind))
+    took, peak = table["tinygen"]["median"], best(case.peak)
+    row = {"ms": took, "amount": case.amount, "peak": case.peak, "rate": case.amount / took / 1e6}
+    row["share"] = case.amount / took / peak
+    if case.instructions:
+        row |= {"instructions": case.instructions, "instruction_rate": best("sgemm") / 2e6}
+        row["of_limit"] = max(case.amount / peak, case.instructions / (best("sgemm") / 2)) / took
     return row | {name: table[name]["ratio"] for name in ("definition", "PyTorch") if name in table}
 
 
@@ -250,6 +360,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--family", choices=[family.__name__ for family in FAMILIES], help="only these cases")
     parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
@@ -259,18 +370,20 @@ def main() -> None:
         torch = print("PyTorch is not installed: left out.")
     ops.conv2d(normal(1, 4, 4, 2), normal(3, 3, 2, 2))  # loads the kernels' BLAS, so that its threads are limited too
     harness.limit_threads(options.threads)
+    runtime.keep_freed_memory()
     print(harness.described(harness.machine() | {"threads": options.threads}), "\n")
-    head = f"{'':40}{'ms':>9}{'G/s':>8}{'of peak':>16}{'definition':>12}{'PyTorch':>9}"
+    head = f"{'':40}{'ms':>9}{'G/s':>8}{'of peak':>16}{'of limit':>10}{'definition':>12}{'PyTorch':>9}"
     print(head, "  times tinygen's", flush=True)
     rows = {}
-    for family in FAMILIES:
+    for family in FAMILIES if options.family is None else [globals()[options.family]]:
         for case in family(torch):
             if options.only not in case.name:
                 continue
             rows[case.name] = row = measure(case, options.rounds)
             ratios = f"{row['definition']:12.2f}" + (f"{row['PyTorch']:9.2f}" if "PyTorch" in row else "")
             part = f"{row['share']:.0%} of {row['peak']}"
-            print(f"{case.name:40}{row['ms']:9.3f}{row['rate']:8.1f}{part:>16}{ratios}", flush=True)
+            limit = f"{row['of_limit']:10.0%}" if "of_limit" in row else 10 * " "
+            print(f"{case.name:40}{row['ms']:9.3f}{row['rate']:8.1f}{part:>16}{limit}{ratios}", flush=True)
     if options.json:
         options.json.write_text(json.dumps({"machine": harness.machine(), "kernels": rows}, indent=2))
 

@@ -12,8 +12,10 @@ that differs by more than 1e-3 (of 1, or of the number where that is larger) ref
 draws samples, these must agree as closely.
 
 Each library works in a process of its own and is held to the same cores and to as many threads as these are; while
-one works, the others sleep. They take turns in rounds, so that a slow moment of the machine hits all of them alike.
-Ratios are those of a round, and the median of them is shown: above 1, tinygen is faster.
+one works, the others sleep. Each runs as it comes; tinygen inside `runtime.tuned()`, as its demos do, which asks the C
+library to keep freed memory. With --keep-memory that is asked for the peers as well. They take turns in rounds, so that
+a slow moment of the machine hits all of them alike. Ratios are those of a round, and the median of them is shown: above
+1, tinygen is faster.
 """
 
 from __future__ import annotations
@@ -56,6 +58,7 @@ WORKLOADS = {
 }
 INSTALL = {"torch": "torch==2.13.0", "jax": "jax==0.10.2"}
 NAMES = {"torch": "PyTorch", "jax": "JAX"}
+KEEP_MEMORY = {f"MALLOC_{name}_": str(n) for name, n in (("TRIM_THRESHOLD", 2**30), ("MMAP_THRESHOLD", 2**25))}
 HELD = ("3", "4")  # whose peak memory is compared
 
 
@@ -65,6 +68,8 @@ def main() -> None:
         print("\n\n".join(markdown([json.loads(path.read_text()) for path in options.table])))
         return
     harness.hold_to(options.threads)
+    if options.keep_memory:
+        os.environ |= KEEP_MEMORY
     libraries = ["tinygen", *present(options.peers)]
     if options.memory:
         report = remember(libraries, [number for number in options.only if number in HELD], options.threads)
@@ -81,6 +86,7 @@ def asked() -> argparse.Namespace:
     parser.add_argument("--only", default=",".join(WORKLOADS), help="numbers of workloads; 8 is 8a and 8b")
     parser.add_argument("--threads", type=int, default=len(harness.cores()))
     parser.add_argument("--rounds", type=int, default=15, help="fewer where a round takes long")
+    parser.add_argument("--keep-memory", action="store_true", help="the peers keep freed memory too, as tinygen does")
     parser.add_argument("--memory", action="store_true", help="peak memory instead of time")
     parser.add_argument("--json", type=Path, help="also write the figures to this file, or add them to what it holds")
     parser.add_argument("--table", type=Path, nargs="+", help="only print the tables of files that --json wrote")
@@ -132,6 +138,8 @@ def measure(libraries: list[str], numbers: list[str], threads: int, rounds: int)
 def opening(threads: int) -> dict[str, Any]:
     """The beginning of a report: settings and machine, which are also printed."""
     facts = harness.machine() | {"threads": threads, "date": datetime.date.today().isoformat()}
+    if all(os.environ.get(name) == value for name, value in KEEP_MEMORY.items()):
+        facts["freed memory"] = "kept by all"
     print(f"{harness.described(facts)}; {' and '.join(harness.PINS)} unset for all", flush=True)
     return {"machine": facts, "workloads": {}, "memory": {}}
 

@@ -45,3 +45,16 @@ def test_large_scores_do_not_overflow_and_masked_keys_weigh_exactly_nothing():
     allowed = np.arange(200) >= 100
     y = ops.scaled_dot_product_attention(q, k, v, np.broadcast_to(allowed, (100, 200)))
     np.testing.assert_array_equal(y, np.broadcast_to(np.float32([2, 1]), (100, 2)))
+
+
+@pytest.mark.parametrize("keys", [1, 3, 40])
+def test_one_query_reads_the_keys_that_fill_the_front_of_a_cache(keys):
+    q, *room = (rng.normal(size=(2, 3, n, 8)).astype(np.float32) for n in (1, 40, 40))
+    k, v = (x[:, :, :keys] for x in room)
+    found, by_kernel = run([q, k.copy(), v.copy(), None], np.float32, True)
+    with definitions_only():
+        expected, _ = run([q, k, v, None], np.float64, True)
+    assert by_kernel
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=3e-6 * max(1, np.abs(b).max()))
+    np.testing.assert_array_equal(ops.scaled_dot_product_attention(q, k, v), found[0])

@@ -57,6 +57,8 @@ def attention_forward(operands: list, params: dict) -> tuple[np.ndarray, tuple]:
     from tinygen.kernels.cpu import attention as kernels
     from tinygen.kernels.cpu.threads import one_blas_thread
 
+    if _one_query(operands):
+        return _attend_once(operands, params)
     q, k, v, *how, which = _attention_arguments(operands, params)
     y, row_max, log_sum = np.zeros((*q.shape[:2], v.shape[2]), np.float32), *np.empty((2, *q.shape[:2]), np.float32)
 
@@ -67,6 +69,46 @@ def attention_forward(operands: list, params: dict) -> tuple[np.ndarray, tuple]:
         one_blas_thread()
         in_pieces(work, len(q), q.shape[1] * k.shape[1])
     return y.reshape(_batch(operands) + y.shape[1:]), (row_max, log_sum)
+
+
+def _one_query(operands: list) -> bool:
+    """One query for each head, which sees every key: a causal mask hides none from the last query."""
+    q, k, v, mask = operands
+    return mask is None and q.shape[-2] == 1 and q.shape[:-2] == k.shape[:-2] == v.shape[:-2] and k.size * v.size > 0
+
+
+def _attend_once(operands: list, params: dict) -> tuple[np.ndarray, tuple]:
+    from tinygen.kernels.cpu.attention_one_query import attend_once
+
+    q, k, v, _ = operands
+    heads, keys = math.prod(q.shape[:-2]), k.shape[-2]
+    scale = np.float32(q.shape[-1] ** -0.5 if params["scale"] is None else params["scale"])
+    flat, (k, v) = plain(q).reshape(heads, q.shape[-1]), (_roomy(x).reshape(heads, -1, x.shape[-1]) for x in (k, v))
+    y, row_max, log_sum = np.empty((heads, v.shape[2]), np.float32), *np.empty((2, heads), np.float32)
+
+    def work(_, i):
+        attend_once(flat[i], k[i], v[i], keys, scale, y[i], row_max[i], log_sum[i])
+
+    in_pieces(work, heads, keys * (k.shape[2] + v.shape[2]))
+    shape = (heads, 1)
+    return y.reshape(*q.shape[:-1], v.shape[2]), (row_max.reshape(shape), log_sum.reshape(shape))
+
+
+def _roomy(x: np.ndarray) -> np.ndarray:
+    """A contiguous array that begins with the rows of x (..., rows, features) and may have more: x itself, the memory
+    of the cache that x is the front of, or a copy."""
+    room = x.base
+    at_its_front = (
+        type(room) is np.ndarray
+        and room.flags.carray
+        and room.dtype == x.dtype
+        and room.ndim == x.ndim
+        and room.shape[:-2] == x.shape[:-2]
+        and room.shape[-1] == x.shape[-1]
+        and room.strides == x.strides
+        and room.__array_interface__["data"] == x.__array_interface__["data"]
+    )
+    return room if at_its_front else plain(x)
 
 
 def attention_backward(g, operands: list, out: np.ndarray, residual: tuple, params: dict, needs: list) -> list:

@@ -11,13 +11,15 @@ from tinygen.launch.pieces import empty, in_pieces, is_float32, plain
 
 def rows_along(x: np.ndarray, axis: int) -> np.ndarray:
     """`x` as a contiguous matrix whose rows run along `axis`."""
-    last = plain(np.moveaxis(x, axis, -1))
+    last = plain(x if axis in (-1, x.ndim - 1) else np.moveaxis(x, axis, -1))
     return last.reshape(last.size // max(last.shape[-1], 1), last.shape[-1])
 
 
 def rows_back(rows: np.ndarray, shape: tuple[int, ...], axis: int) -> np.ndarray:
     """The inverse of `rows_along` for an array of `shape`."""
     axis %= len(shape)
+    if axis == len(shape) - 1:
+        return rows.reshape(shape)
     moved = shape[:axis] + shape[axis + 1 :] + (shape[axis],)
     return np.ascontiguousarray(np.moveaxis(rows.reshape(moved), -1, axis))
 

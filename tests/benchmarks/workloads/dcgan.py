@@ -121,4 +121,5 @@ WORKLOAD = Training(
     {"discriminator": discriminator_in_jax, "generator": generator_in_jax},
     lr=5e-5,  # at the 2e-4 of the paper the two networks drive rounding errors apart within 20 steps
     betas=(0.5, 0.999),
+    channels_last=True,
 )

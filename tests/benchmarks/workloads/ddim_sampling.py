@@ -54,4 +54,4 @@ def in_jax(p, x):
     return p.jax.lax.scan(step, x, (TIMES, SIGNAL[1:], SPREAD[1:], SIGNAL[:-1], SPREAD[:-1]), reverse=True)[0]
 
 
-WORKLOAD = Sampling("sampling: DDIM, 50 steps", model, noise, in_tinygen, in_torch, in_jax)
+WORKLOAD = Sampling("sampling: DDIM, 50 steps", model, noise, in_tinygen, in_torch, in_jax, channels_last=True)

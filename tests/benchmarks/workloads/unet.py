@@ -103,4 +103,4 @@ class JaxUNet:
         return p.conv("last", self.silu(p.group_norm("norm", h)), padding=1)
 
 
-WORKLOAD = Training("U-Net DDPM", model, batch, in_tinygen, in_torch, in_jax, lr=2e-4, ema=True)
+WORKLOAD = Training("U-Net DDPM", model, batch, in_tinygen, in_torch, in_jax, lr=2e-4, ema=True, channels_last=True)

@@ -72,4 +72,4 @@ def in_jax(p, x):
     return gap(y, x) + gap(stop(z), q) + 0.25 * gap(z, stop(q))
 
 
-WORKLOAD = Training("VQ-VAE", VQVAE, batch, in_tinygen, in_torch, in_jax, lr=2e-4)
+WORKLOAD = Training("VQ-VAE", VQVAE, batch, in_tinygen, in_torch, in_jax, lr=2e-4, channels_last=True)
