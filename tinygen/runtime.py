@@ -1,7 +1,4 @@
-"""Settings of the process that let training run at full speed: one thread pool, and memory that is kept.
-
-Both are measured on the network of `demos/ddpm_8gaussians.py` (68,642 parameters, batch 256), two cores.
-"""
+"""Settings of the process that let training run at full speed: one pool of threads, and memory that is kept."""
 
 from __future__ import annotations
 
@@ -15,12 +12,13 @@ TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3  # glibc's names for what m
 
 
 @contextlib.contextmanager
-def tuned(blas_threads: int | None = None) -> Iterator[None]:
+def tuned(blas_threads: int | None = 1) -> Iterator[None]:
     """Within this context NumPy's BLAS uses `blas_threads` (None: as many as it likes), and freed memory is kept.
 
-    A product of two small matrices gains little from a second thread, and loses much when another program wants the
-    core: BLAS threads wait for each other in a busy loop. A training step took 2.1 ms with two threads and 2.4 with one
-    on a quiet machine, 17 with two and 2.4 with one on a busy one.
+    Large products of float32 are not its business: the kernels share them out among threads of their own, one for each
+    core (NUMBA_NUM_THREADS, `numba.set_num_threads`). What is left to it are small products, which never get a second
+    thread, float64, and decompositions. A BLAS thread, once it was needed, goes on spinning for 0.1 s on a core that
+    the kernels' threads want; so one is enough.
     """
     from threadpoolctl import threadpool_limits
 
@@ -33,7 +31,7 @@ def keep_freed_memory() -> None:
     """Ask the C library (glibc; elsewhere this does nothing) not to hand freed memory back to the system.
 
     By default a step's arrays are given back when the step ends, and the next one begins by faulting every page in
-    again: 2.1 ms a step, against 1.5 when they are kept.
+    again: on two cores 2.1 ms a step of `demos/ddpm_8gaussians`, against 1.5 when they are kept.
     """
     if not sys.platform.startswith("linux"):
         return

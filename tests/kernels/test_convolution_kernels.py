@@ -255,5 +255,5 @@ assert os.waitpid(child, 0)[1] == 0
 """
     if not hasattr(__import__("os"), "fork"):
         pytest.skip("this system does not fork")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
