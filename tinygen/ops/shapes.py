@@ -16,7 +16,7 @@ import numpy as np
 from tinygen.arrays import xp
 from tinygen.errors import InputError, ShapeError
 from tinygen.explain import explained
-from tinygen.ops.indexing import _at, _axis, put_add
+from tinygen.ops.indexing import _at, _axis, _boxed, put_add
 from tinygen.registry import op
 
 # -- another shape -----------------------------------------------------------------------------------------------------
@@ -240,11 +240,8 @@ def _pads(draw):
 @op(inputs=_pads)
 def pad(x, /, pad_width, value=0):
     """x with `value` around it. `pad_width` is a number, (before, after), or one such pair for each axis."""
-    inner = _inner(pad_width, x.shape)
     sides = [s + before + after for s, (before, after) in zip(x.shape, _widths(pad_width, x.ndim), strict=True)]
-    out = xp(x).full(sides, value, x.dtype)
-    out[inner] = x
-    return out
+    return _boxed(x, sides, _inner(pad_width, x.shape), value)
 
 
 pad.vjp(lambda g, pad_width, shapes: g[_inner(pad_width, shapes[0])])
