@@ -1,7 +1,9 @@
-"""Settings of the whole suite: pictures without a window, and hypothesis without deadlines (first calls compile)."""
+"""Settings of the whole suite: pictures without a window, hypothesis without deadlines (first calls compile), and checks
+of bounds that are on where they are asked for."""
 
 import os
 
+import pytest
 from hypothesis import settings
 
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -9,3 +11,15 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 settings.register_profile("tinygen", deadline=None, max_examples=50)
 settings.register_profile("ci", parent=settings.get_profile("tinygen"), derandomize=True, database=None)
 settings.load_profile("ci" if os.environ.get("CI") else "tinygen")
+
+
+def pytest_configure(config):
+    """With NUMBA_BOUNDSCHECK=1 no test runs before a planted overrun was caught, in every process of the run."""
+    if os.environ.get("NUMBA_BOUNDSCHECK", "0") == "0":
+        return
+    import overrun
+
+    if not hasattr(config, "workerinput") and not overrun.empty_cache():  # workers may find what others compiled
+        pytest.exit("NUMBA_BOUNDSCHECK: name an empty folder as NUMBA_CACHE_DIR; cached kernels are not checked", 1)
+    if complaint := overrun.complaint():
+        pytest.exit(f"NUMBA_BOUNDSCHECK: {complaint}", 1)
