@@ -1,5 +1,5 @@
-"""Settings of the whole suite: no windows for pictures, no deadlines for hypothesis (first calls compile), and checks of
-bounds that are on where they are asked for."""
+"""Settings of the whole suite: no windows for pictures, no deadlines for hypothesis (first calls compile), and bounds
+checks that are on where they are asked for."""
 
 import os
 
