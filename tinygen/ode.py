@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinygen.errors import InputError, TinygenError
+from tinygen.tensor import Tensor
 
 __all__ = ["Solution", "SolverError", "dormand_prince", "rk4"]
 
@@ -111,7 +112,8 @@ def _combined(weights: tuple[float, ...], stages: list, h: float) -> Any:
 
 def _error(difference: Any, before: Any, after: Any, rtol: float, atol: float) -> float:
     """The root mean square of the estimated error over what is allowed: up to 1 is good; NaN counts as infinite."""
-    difference, before, after = (np.asarray(getattr(v, "data", v), np.float64) for v in (difference, before, after))
+    plain = lambda v: np.asarray(v.data if isinstance(v, Tensor) else v, np.float64)
+    difference, before, after = map(plain, (difference, before, after))
     allowed = atol + rtol * np.maximum(np.abs(before), np.abs(after))
     with np.errstate(invalid="ignore", over="ignore"):
         error = float(np.sqrt(np.mean(np.square(difference / allowed))))

@@ -15,7 +15,7 @@ from tinygen.errors import InputError
 from tinygen.models import IAF, MAF, Composition, Glow, RealNVP, SplineFlow
 from tinygen.models.flow import Inverse
 from tinygen.models.glow import ActNorm, InvertibleLinear
-from tinygen.models.maf import MADE, MaskedAutoregressive
+from tinygen.models.maf import MaskedAutoregressive, MaskedMLP
 from tinygen.models.realnvp import AffineCoupling
 from tinygen.models.spline import SplineCoupling, inverse_rational_quadratic, knots, rational_quadratic
 from tinygen.nn import MLP, Conv2d
@@ -183,7 +183,7 @@ def test_a_mixing_matrix_begins_as_a_rotation_and_never_becomes_singular():
 @given(st.permutations(range(1, 6)), st.integers(0, 100))
 def test_mu_and_alpha_of_a_feature_depend_on_exactly_the_features_before_it(order, seed):
     order = np.array(order)
-    made = shaken(MADE(order, 16, rng=Generator(seed)), seed)
+    made = shaken(MaskedMLP(order, 16, rng=Generator(seed)), seed)
     j = jacobians(made, Generator(seed).normal((1, 5), np.float64))[0].reshape(2, 5, 5)
     before = order[None, :] < order[:, None]
     assert np.all((np.abs(j) > 0) == before)

@@ -6,16 +6,16 @@ Let layers become infinitely many and infinitely thin, and a flow becomes a diff
 
 Any network may be the velocity f: solutions of a differential equation never meet, so following the current backwards
 from x always leads to its z(0). The density changes along the way as the current converges or spreads, by the trace of
-the Jacobian alone; no determinant is needed (eq. 2 and 3):
+the Jacobian alone; no determinant is needed (sec. 2.2):
 
     d log p(z(t)) / dt = -tr(df/dz),    log p(x) = log p(z(0)) - int_0^1 tr(df/dz) dt
 
-The exact trace takes as many backward passes as there are dimensions. Hutchinson's estimate takes one (eq. 7):
+The exact trace takes as many backward passes as there are dimensions. Hutchinson's estimate takes one (sec. 3.1):
 
     tr(df/dz) = E[e^T (df/dz) e]    for noise e with mean 0 and covariance I
 
 With one e for all times of a solution the estimate of log p(x) is unbiased, as the expectation may be taken outside the
-integral (eq. 8).
+integral. Sections are those of Grathwohl et al. (2019), "FFJORD".
 """
 
 from __future__ import annotations

@@ -120,6 +120,11 @@ class Composition(Flow):
                 yield z
 
 
+def values(x: Any) -> Any:
+    """The numbers in a Tensor, or the array itself: for choices and first values, which have no gradient."""
+    return x.data if isinstance(x, Tensor) else x
+
+
 def standard_normal(z: Any) -> Any:
     """log N(z; 0, I) of each example, (N, *shape) -> (N,)."""
     return per_example(-0.5 * (ops.square(z) + math.log(2 * math.pi)))

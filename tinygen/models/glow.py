@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from tinygen import ops
-from tinygen.models.flow import Bijection, Composition
+from tinygen.models.flow import Bijection, Composition, values
 from tinygen.models.realnvp import AffineCoupling, alternating, network
 from tinygen.nn import Buffer, Parameter, initialise
 from tinygen.random import Generator
@@ -36,10 +36,9 @@ class ActNorm(Bijection):
         self.log_s, self.b = Parameter(np.zeros(features, np.float32)), Parameter(np.zeros(features, np.float32))
 
     def initialise(self, x: Any) -> None:
-        x = ops.reshape(x, (-1, x.shape[-1]))
-        mean, std = (np.asarray(getattr(v, "data", v)) for v in (ops.mean(x, axis=0), ops.std(x, axis=0)))
-        self.log_s.data = -np.log(std + np.float32(1e-6))
-        self.b.data = -mean * np.exp(self.log_s.data)
+        x = values(x).reshape(-1, x.shape[-1])
+        self.log_s.data = -np.log(x.std(axis=0) + np.float32(1e-6))
+        self.b.data = -x.mean(axis=0) * np.exp(self.log_s.data)
 
     def forward(self, x: Any) -> tuple[Any, Any]:
         return x * ops.exp(self.log_s) + self.b, _everywhere(self.log_s, x)

@@ -34,8 +34,8 @@ class MaskedLinear(Linear):
         return x @ (self.mask * self.weight) + self.bias
 
 
-class MADE(Module):
-    """A perceptron whose outputs for feature i see the features that come before i, and no others.
+class MaskedMLP(Module):
+    """A perceptron with the masks of MADE: its outputs for feature i see the features before i, and no others.
 
     Every unit has a degree: that of feature i is its place in `order`, 1 to D; those of the hidden units run through
     1 ... D - 1. A hidden unit sees units of its degree and below, an output those below its own (Germain et al. 2015,
@@ -65,7 +65,7 @@ class MaskedAutoregressive(Bijection):
         self.order = np.asarray(order)
         if sorted(self.order.tolist()) != list(range(1, len(self.order) + 1)):
             raise InputError(f"MaskedAutoregressive: order must hold each of 1 to D once, not {self.order.tolist()}.")
-        self.made = MADE(self.order, width, rng=rng)
+        self.made = MaskedMLP(self.order, width, rng=rng)
         self.limit = Parameter(np.ones(len(self.order), np.float32))
 
     def forward(self, x: Any) -> tuple[Any, Any]:

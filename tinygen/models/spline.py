@@ -24,10 +24,9 @@ import numpy as np
 
 from tinygen import ops
 from tinygen.errors import InputError
-from tinygen.models.flow import Bijection, Composition, per_example
+from tinygen.models.flow import Bijection, Composition, per_example, values
 from tinygen.nn import MLP, initialise
 from tinygen.random import Generator
-from tinygen.tensor import Tensor
 
 NARROWEST, FLATTEST = 1e-3, 1e-3  # of pieces, as a share of 2B, and of slopes: float32 can still tell them apart
 UNIT_SLOPE = math.log(math.expm1(1 - FLATTEST))  # softplus of this, plus FLATTEST, is 1
@@ -46,7 +45,7 @@ class Piece(NamedTuple):
 
 def rational_quadratic(x: Any, raw: Any, bound: float) -> tuple[Any, Any]:
     """z and log dz/dx for each x (...), on the curves that `raw` (..., 3 K - 1) describes (see `knots`)."""
-    inside, x_ = np.abs(_values(x)) < bound, ops.clip(x, -bound, bound)
+    inside, x_ = np.abs(values(x)) < bound, ops.clip(x, -bound, bound)
     p = _piece(x_, raw, bound, by_height=False)
     xi = ops.clip((x_ - p.x) / p.w, 0, 1)  # rounding may leave it
     s, rest = p.h / p.w, 1 - xi
@@ -63,13 +62,13 @@ def inverse_rational_quadratic(z: Any, raw: Any, bound: float) -> Any:
     That root is 2 c / (-b - r) = (r - b) / (2 a) with r = sqrt(b^2 - 4 a c). Where b is negative the first form would
     subtract numbers that may be nearly equal, where it is not the second; and a can be 0 only there.
     """
-    inside, z_ = np.abs(_values(z)) < bound, ops.clip(z, -bound, bound)
+    inside, z_ = np.abs(values(z)) < bound, ops.clip(z, -bound, bound)
     p = _piece(z_, raw, bound, by_height=True)
     s, y = p.h / p.w, z_ - p.y
     bend = y * (p.right + p.left - 2 * s)
     a, b, c = p.h * (s - p.left) + bend, p.h * p.left - bend, -s * y
     r = ops.sqrt(ops.maximum(b * b - 4 * a * c, 0.0))
-    falls = _values(b) < 0
+    falls = values(b) < 0
     xi = ops.where(falls, r - b, 2 * c) / ops.where(falls, 2 * a, -b - r)
     return ops.where(inside, p.x + ops.clip(xi, 0, 1) * p.w, z)
 
@@ -92,8 +91,8 @@ def knots(raw: Any, bound: float) -> tuple[Any, Any, Any]:
 def _piece(x: Any, raw: Any, bound: float, by_height: bool) -> Piece:
     """The piece of its curve on which each x falls (each z, if `by_height`)."""
     sizes, corners, slopes = knots(raw, bound)
-    starts = _values(corners)[..., int(by_height), 1:]
-    number = np.sum(_values(x)[..., None] >= starts, axis=-1)
+    starts = values(corners)[..., int(by_height), 1:]
+    number = np.sum(values(x)[..., None] >= starts, axis=-1)
     here = ops.one_hot(number, sizes.shape[-1], dtype=raw.dtype)
     at = lambda table: ops.sum(table * here, axis=-1)  # picks one, quicker than an index
     return Piece(
@@ -104,11 +103,6 @@ def _piece(x: Any, raw: Any, bound: float, by_height: bool) -> Piece:
         left=at(slopes[..., :-1]),
         right=at(slopes[..., 1:]),
     )
-
-
-def _values(x: Any) -> Any:
-    """The numbers of a Tensor, or the array itself: for choices, which have no gradient."""
-    return x.data if isinstance(x, Tensor) else x
 
 
 class SplineCoupling(Bijection):
