@@ -93,8 +93,6 @@ PLANNED = {  # the rest of the learning path: number, name and idea of what is n
     4: ("autoregressive", "FVSBN, NADE and MADE"),
     5: ("pixelcnn", "Gated PixelCNN and a small transformer on pixels"),
     6: ("boltzmann", "Restricted Boltzmann machines, annealed importance sampling"),
-    7: ("ebm", "Energy-based models by Langevin dynamics"),
-    8: ("flows_2d", "RealNVP, Glow, MAF and IAF, neural splines"),
     9: ("flow_digits", "A multiscale flow; continuous flows"),
     10: ("autoencoder", "Reconstruction, and why sampling it fails"),
     12: ("hvae", "Several stochastic layers: the bridge to diffusion"),
