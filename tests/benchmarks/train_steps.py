@@ -271,7 +271,8 @@ def markdown(reports: list[dict[str, Any]]) -> Iterator[str]:
 def _time(row: dict[str, float]) -> str:
     """The median, with the quartiles' distance from it in per cent."""
     spread = 50 * (row["high"] - row["low"]) / row["median"]
-    return f"{row['median']:.3g} ± {spread:.0f}%"
+    median = row["median"]
+    return f"{median:,.0f} ± {spread:.0f}%" if median >= 100 else f"{median:.3g} ± {spread:.0f}%"
 
 
 if __name__ == "__main__":

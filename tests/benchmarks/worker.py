@@ -43,9 +43,10 @@ class Worker:
         return [[np.asarray(a) for a in draw(Generator(1 + i))] for i in range(batches)]
 
     def versions(self) -> dict[str, str]:
-        """Of the library, and of what it stands on."""
-        names = {"tinygen": ("numpy", "numba"), "torch": ("torch",), "jax": ("jax",)}[self.library]
-        return {name: importlib.import_module(name).__version__ for name in names}
+        """Of the library; of tinygen's side that of Numba, which compiles its kernels."""
+        title = {"tinygen": "Numba", "torch": "PyTorch", "jax": "JAX"}[self.library]
+        name = {"tinygen": "numba"}.get(self.library, self.library)
+        return {title: importlib.import_module(name).__version__}
 
     def results(self, steps: int) -> dict[str, np.ndarray]:
         """What has to agree: the losses of that many steps and the weights after them, or samples."""
