@@ -58,18 +58,23 @@ def scatter(x):
     return view
 
 
-def run(name, operands, params, weight, dtype, layout=np.asarray):
-    """The output, its gradients weighted by `weight`, and whether a kernel computed them."""
+def run(name, operands, params, weights, dtype, layout=np.asarray):
+    """The outputs, the gradients of their sum weighted by `weights`, and whether a kernel computed them."""
     convert = lambda x: layout(x.astype(dtype)) if x.dtype.kind == "f" else layout(x)
     args = [x if not isinstance(x, np.ndarray) else tinygen.Tensor(convert(x), x.dtype.kind == "f") for x in operands]
-    y = REGISTRY[name](*args, **params)
+    ys = several(REGISTRY[name](*args, **params))
     asked = [x for x in args if isinstance(x, tinygen.Tensor) and x.requires_grad]
-    grads = grad(y, asked, tinygen.Tensor(layout(weight.astype(dtype))), allow_unused=True)
-    return [y.numpy(), *[g.numpy() for g in grads]], y.node.op is REGISTRY[name]
+    op = (ys[0].node if len(ys) == 1 else ys[0].node.parents[0]).op
+    grads = grad(ys, asked, [tinygen.Tensor(layout(w.astype(dtype))) for w in weights], allow_unused=True)
+    return [*[y.numpy() for y in ys], *[g.numpy() for g in grads]], op is REGISTRY[name]
+
+
+def several(y):
+    return y if type(y) is tuple else (y,)
 
 
 def size(*xs):
-    return max(np.max(np.abs(x), initial=0) for x in xs)
+    return max(np.max(np.abs(x), initial=0, where=~np.isnan(x)) for x in xs)
 
 
 def nudge(x, seed):
@@ -95,22 +100,23 @@ def assert_kernel_equals_definition(name, draw):
     if not operands[0].ndim:
         return
     with definitions_only(), no_grad():
-        weight = draw.array(np.shape(REGISTRY[name](*operands, **params))).astype(np.float32)
+        ys = several(REGISTRY[name](*operands, **params))
+        weights = [draw.array(np.shape(y)).astype(np.float32) for y in ys]
     with definitions_only():
-        exact, by_kernel_64 = run(name, operands, params, weight, np.float64)
-        plain, by_kernel_32 = run(name, operands, params, weight, np.float32)
-        nearby = [([nudge(x, k) for x in operands], nudge(weight, k)) for k in range(3)]
+        exact, by_kernel_64 = run(name, operands, params, weights, np.float64)
+        plain, by_kernel_32 = run(name, operands, params, weights, np.float32)
+        nearby = [([nudge(x, k) for x in operands], [nudge(w, k) for w in weights]) for k in range(3)]
         moved = [[run(name, xs, params, w, t)[0] for t in (np.float64, np.float32)] for xs, w in nearby]
     assert not by_kernel_64 and not by_kernel_32
     for layout in (np.asarray, scatter):
-        fast, by_kernel = run(name, operands, params, weight, np.float32, layout)
+        fast, by_kernel = run(name, operands, params, weights, np.float32, layout)
         assert by_kernel
         for k, (e, p, f) in enumerate(zip(exact, plain, fast, strict=True)):
             assert f.shape == e.shape and f.dtype == np.float32
-            error = lambda x, y=e: np.max(np.abs(x - y), initial=0)
+            error = lambda x, y=e: np.max(np.abs(x - y), initial=0, where=~(np.isnan(x) & np.isnan(y)))
             near = [max(error(there[k]), error(float32[k], there[k])) for there, float32 in moved]
             floats = [x for x in operands if x is not None and x.dtype.kind == "f"]
-            terms = weight * max(1, size(*floats)) if k else weight
+            terms = size(*weights) * (max(1, size(*floats)) if k >= len(ys) else 1)
             assert error(f) <= 4 * max(error(p), *near) + ULPS * EPS * size(e, terms)
 
 
@@ -125,7 +131,8 @@ def test_every_kernel_equals_its_definition(name, data):
 @pytest.mark.parametrize("part", ["forward", "backward"])
 def test_a_hundredth_of_a_percent_planted_in_a_kernel_is_caught(name, part, monkeypatch):
     true = KERNELS[name, "numpy"]
-    more = lambda x: x * np.float32(1.0001) if isinstance(x, np.ndarray) and x.dtype.kind == "f" else x
+    grown = lambda x: x * np.float32(1.0001) if isinstance(x, np.ndarray) and x.dtype.kind == "f" else x
+    more = lambda x: tuple(map(grown, x)) if type(x) is tuple else grown(x)
     forward = lambda *a: (more(true.forward(*a)[0]), true.forward(*a)[1])
     backward = lambda *a: tuple(map(more, true.backward(*a)))
     wrong = {"forward": true._replace(forward=forward), "backward": true._replace(backward=backward)}[part]

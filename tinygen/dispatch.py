@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from tinygen import arrays
 from tinygen.errors import InputError
-from tinygen.launch import activations, attention, losses, norms, recurrences, rows, updates
+from tinygen.launch import activations, affine, attention, batch_norm, losses, norms, recurrences, rows, updates
 from tinygen.launch.pieces import is_float32, plain
 
 
@@ -99,6 +99,13 @@ KERNELS: dict[tuple[str, str], Kernel] = {
     ("group_norm_silu", "numpy"): Kernel(
         norms.group_norm_accepts, norms.group_norm_silu_forward, norms.group_norm_silu_backward
     ),
+    ("affine", "numpy"): Kernel(affine.affine_accepts, affine.affine_forward, affine.affine_backward),
+    ("batch_norm", "numpy"): Kernel(
+        batch_norm.batch_norm_accepts, batch_norm.batch_norm_forward, batch_norm.batch_norm_backward
+    ),
+    ("batch_norm_inference", "numpy"): Kernel(
+        batch_norm.batch_norm_accepts, batch_norm.inference_forward, batch_norm.inference_backward
+    ),
     ("nade", "numpy"): Kernel(recurrences.nade_accepts, recurrences.nade_forward, recurrences.nade_backward),
 }
 
@@ -126,14 +133,18 @@ FORWARDS: dict[tuple[str, str], str] = {
     ("conv2d", "numpy"): "tinygen.kernels.cpu.convolution",
     ("conv_transpose2d", "numpy"): "tinygen.kernels.cpu.convolution",
     ("conv2d_weight_gradient", "numpy"): "tinygen.kernels.cpu.convolution",
+    ("dropout", "numpy"): "tinygen.launch.dropout",
+    ("logsumexp", "numpy"): "tinygen.launch.reductions",
     ("matmul", "numpy"): "tinygen.kernels.cpu.matmul",
     ("max_pool2d", "numpy"): "tinygen.kernels.cpu.pooling",
+    ("sum", "numpy"): "tinygen.launch.reductions",
+    ("var", "numpy"): "tinygen.launch.reductions",
     ("max_pool2d_put", "numpy"): "tinygen.kernels.cpu.pooling",
     ("sum_pool2d", "numpy"): "tinygen.kernels.cpu.pooling",
     ("sum_pool2d_transpose", "numpy"): "tinygen.kernels.cpu.pooling",
     ("add_rows", "numpy"): "tinygen.kernels.cpu.scatter",
 }
-ANY_LAYOUT = {"matmul"}  # kernels that take arrays as they lie in memory; others get contiguous ones
+ANY_LAYOUT = {"logsumexp", "matmul", "sum", "var"}  # kernels that take arrays as they lie in memory
 
 
 # -- kernels that change many arrays in place: the rules of optimisers, clipping ---------------------------------------

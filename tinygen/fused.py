@@ -82,33 +82,40 @@ class Fused(Op):
         out, residual = kernel.forward(values, params)
         if not any(isinstance(arg, Tensor) for arg in args):
             return out
+        several, outs = type(out) is tuple, out if type(out) is tuple else (out,)
         if mode.watching:
-            watch(self.name, values, (out,))
-        result = Tensor(out)
+            watch(self.name, values, outs)
+        results = [Tensor(y) for y in outs]
         parents = [arg.node if isinstance(arg, Tensor) else None for arg in args]
         if mode.recording and any(parents):
             versions = [arg.version if isinstance(arg, Tensor) else CONSTANT for arg in args]
             saved = (tuple(values), out, residual, params, kernel)
-            result.node = _record(self, parents, out.shape, out.dtype, saved, (*versions, result.version))
-        return result
+            shapes, dtypes = tuple([y.shape for y in outs]), tuple([y.dtype for y in outs])
+            shape, dtype = (shapes, dtypes) if several else (shapes[0], dtypes[0])
+            node = _record(self, parents, shape, dtype, saved, (*versions, *[y.version for y in results]))
+            for i, result in enumerate(results):
+                result.node = Selection(node, i) if several else node
+        return tuple(results) if several else results[0]
 
     def pull_back(self, g: Any, saved: tuple, needs: Sequence) -> Sequence:
         values, out, residual, params, kernel = saved
         return kernel.backward(g, values, out, residual, params, needs)
 
     def pull_back_recorded(self, node: Node, g: Tensor, needs: Sequence) -> list:
-        """The backward kernel's results, recorded as one node with g and the operands for parents."""
+        """The backward kernel's results, recorded as one node with g (of each output) and the operands for parents."""
+        gs = g if type(g) is tuple else (g,)
+        arrived = tuple([x._array for x in gs])
         wanted = [i for i, need in enumerate(needs) if need]
-        pulled = self.pull_back(g._array, node.saved, needs)
+        pulled = self.pull_back(arrived if type(g) is tuple else arrived[0], node.saved, needs)
         grads = [arrays.xp(pulled[i]).asarray(pulled[i]) for i in wanted]  # of 0-d operands they may be NumPy scalars
         values, _, _, params, _ = node.saved
         inner = _record(
             self.gradient,
-            [g.node, *node.parents],
+            [*[x.node for x in gs], *node.parents],
             tuple([x.shape for x in grads]),
             tuple([x.dtype for x in grads]),
-            (g._array, values, params, wanted),
-            (g.version, *node.versions[:-1]),  # a replay computes the output anew
+            (arrived, values, params, wanted),
+            (*node.versions[: len(values)], *[x.version for x in gs]),  # a replay computes the outputs anew
         )
         results: list[Any] = [None] * len(needs)
         for k, i in enumerate(wanted):
@@ -122,7 +129,7 @@ class FusedGradient:
 
     def __init__(self, op: Fused):
         self.op, self.name = op, f"{op.name}_gradient"
-        self.reads = self.operands = ("g", *op.operands)
+        self.reads = self.operands = (*op.operands, "g")  # in the order of the versions
 
     def pull_back(self, ws: tuple, saved: tuple, needs: Sequence) -> list:
         results = self._replay([Tensor(w) for w in ws], saved, [None] * len(needs), needs, create_graph=False)
@@ -133,12 +140,12 @@ class FusedGradient:
 
     def _replay(self, ws: Sequence, saved: tuple, histories: list, needs: Sequence, create_graph: bool) -> list:
         """The gradients of <ws, gradients of <g, op(operands)>> by g and by the operands, as `needs` asks."""
-        g, values, params, wanted = saved
+        arrived, values, params, wanted = saved
         with autograd._set(recording=True):
-            aliases = [_alias(value, node) for value, node in zip((g, *values), histories, strict=True)]
-            g, operands = aliases[0], aliases[1:]
+            aliases = [_alias(value, node) for value, node in zip((*arrived, *values), histories, strict=True)]
+            gs, operands = aliases[: len(arrived)], aliases[len(arrived) :]
             out = self.op.forward(*operands, **params)
-            first = autograd.grad(out, [operands[i] for i in wanted], g, create_graph=True, allow_unused=True)
+            first = autograd.grad(out, [operands[i] for i in wanted], gs, create_graph=True, allow_unused=True)
             pairs = [(f, w) for f, w in zip(first, ws, strict=True) if f is not None and f.requires_grad]
             asked = [alias for alias, need in zip(aliases, needs, strict=True) if need]
             fs, ws = [f for f, _ in pairs], [w for _, w in pairs]

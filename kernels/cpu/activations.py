@@ -39,11 +39,17 @@ def gelu_forward(x, out):
 
 
 @kernel
+def gelu_slope(x):
+    """gelu'(x)."""
+    e = exp_nonpositive(-HALF * (x * x))
+    return normal_cdf(x, e) + x * (e * INV_SQRT_2_PI)
+
+
+@kernel
 def gelu_backward(g, x, out):
     """out = g gelu'(x); all (elements,) float32."""
     for i in range(x.size):
-        e = exp_nonpositive(-HALF * (x[i] * x[i]))
-        out[i] = g[i] * (normal_cdf(x[i], e) + x[i] * (e * INV_SQRT_2_PI))
+        out[i] = g[i] * gelu_slope(x[i])
 
 
 @kernel

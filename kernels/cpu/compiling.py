@@ -18,9 +18,9 @@ _kernels: dict[Callable, str] = {}                                   # what `ker
 def kernel(function: Callable | None = None, *, fastmath: Set[str] = frozenset()) -> Callable:
     """Decorator: compiles `function` for the types of its first call, without the GIL, serially.
 
-    Division by zero gives inf or NaN as in NumPy rather than an exception. A product and the sum it goes into may become one
-    instruction ("contract"), which rounds once where two would round twice. `fastmath` names further liberties that
-    the compiler may take with floating point; the kernel says why its results bear them.
+    Division by zero gives inf or NaN as in NumPy rather than an exception. A product and the sum it goes into may
+    become one instruction ("contract"), which rounds once where two would round twice. `fastmath` names further
+    liberties that the compiler may take with floating point; the kernel says why its results bear them.
     """
     if function is None:
         return lambda function: kernel(function, fastmath=fastmath)

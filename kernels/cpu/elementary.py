@@ -96,8 +96,8 @@ def normal_cdf(x, e):
     """Phi(x), given e = e^(-x^2 / 2).
 
     It comes from its tail, 1 - Phi(|x|) = e p(t) with t = 1 / (1 + 0.35 |x|). The polynomial p of degree 9 was fitted
-    to erfcx(|x| / sqrt 2) / 2 for |x| up to 14 by reweighted least squares, which leaves a relative error of at most 4e-8:
-    less than the rounding of float32.
+    to erfcx(|x| / sqrt 2) / 2 for |x| up to 14 by reweighted least squares, which leaves a relative error of at most
+    4e-8: less than the rounding of float32.
     """
     t = ONE / (ONE + RATE * abs(x))
     tail = e * t * (P1 + t * (P2 + t * (P3 + t * (P4 + t * (P5 + t * (P6 + t * (P7 + t * (P8 + t * P9))))))))

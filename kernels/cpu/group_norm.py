@@ -8,12 +8,12 @@ Backward, with d = dL/dt = dL/dy silu'(t), and means over a group:
     dL/dgain = sum_p d h,    dL/dbias = sum_p d,    dL/dx = r (d gain - mean(d gain) - h mean(d gain h))
 
 Memory: image by image. An image of 28 x 28 x 48 is 150 kB, so the second look at it finds it in the second-level cache:
-forward moves 8 bytes an element, backward 12; written with array operations it is a dozen passes and more. h is computed
-again in backward, so that x, mu and r are all that is kept. Operations: 6 an element forward, 12 backward, and about 20
-more in either for SiLU, which is what binds there. All loops run along rows that are folded together (see `columns`),
-with mu, r, gain and bias repeated to that length, a few kB in the first-level cache. Mean and variance take one look at
-x - pivot, where the pivot is one number of the group: of x itself, mean(x^2) - mu^2 would lose the digits of a small
-variance beside a large mean.
+forward moves 8 bytes an element, backward 12; written with array operations it is a dozen passes and more. h is
+computed again in backward, so that x, mu and r are all that is kept. Operations: 6 an element forward, 12 backward, and
+about 20 more in either for SiLU, which is what binds there. All loops run along rows that are folded together (see
+`columns`), with mu, r, gain and bias repeated to that length, a few kB in the first-level cache. Mean and variance take
+one look at x - pivot, where the pivot is one number of the group: of x itself, mean(x^2) - mu^2 would lose the digits
+of a small variance beside a large mean.
 """
 
 import numpy as np

@@ -16,19 +16,10 @@ import numpy as np
 
 from .compiling import kernel
 from .elementary import ZERO
-from .rows import dot, total
+from .rows import dot, squared_distance, total
 
 float32 = np.float32
 BLOCK = 16                                                                      # rows
-
-
-@kernel(fastmath={"reassoc"})
-def squared_distance(row, mu):
-    """sum_j (row_j - mu)^2, in an order that suits the machine."""
-    s = ZERO
-    for j in range(row.size):
-        s += (row[j] - mu) * (row[j] - mu)
-    return s
 
 
 @kernel(fastmath={"reassoc"})

@@ -1,5 +1,6 @@
 """What the kernels over rows share: sums, the shift that keeps the exponential from overflowing, exponentials with
-their sum. A row is meant to fit into the first-level cache, so that the second and third look at it cost no memory traffic.
+their sum. A row is meant to fit into the first-level cache, so that the second and third look at it cost no memory
+traffic.
 """
 
 import numpy as np
@@ -47,6 +48,15 @@ def dot(a, b):
     s = ZERO
     for j in range(a.size):
         s += a[j] * b[j]
+    return s
+
+
+@kernel(fastmath={"reassoc"})
+def squared_distance(row, mu):
+    """sum_j (row_j - mu)^2, in an order that suits the machine."""
+    s = ZERO
+    for j in range(row.size):
+        s += (row[j] - mu) * (row[j] - mu)
     return s
 
 

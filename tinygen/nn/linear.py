@@ -41,8 +41,7 @@ class Linear(Module):
         self.bias = Parameter(initialise.zeros((outputs,))) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        y = x @ self.weight
-        return y if self.bias is None else y + self.bias
+        return ops.affine(x, self.weight, self.bias)
 
 
 class Sequential(Module):
@@ -91,3 +90,13 @@ class MLP(Sequential):
         for inputs, outputs in pairwise(sizes[:-1]):
             layers += [Linear(inputs, outputs, rng=rng), activation]
         super().__init__(*layers, Linear(sizes[-2], sizes[-1], rng=rng, weight_init=last_init))
+
+    def forward(self, x: Tensor) -> Tensor:
+        *inner, last = self.layers
+        for layer, activation in zip(inner[::2], inner[1::2], strict=True):
+            name = _FUSED.get(activation) if type(layer) is Linear else None
+            x = ops.affine(x, layer.weight, layer.bias, name) if name else activation(layer(x))
+        return last(x)
+
+
+_FUSED = {ops.relu: "relu", ops.silu: "silu", ops.gelu: "gelu"}  # activations that can be one op with the product

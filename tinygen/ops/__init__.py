@@ -1,6 +1,7 @@
 """Every op, by family: `tinygen.ops.exp`, `tinygen.ops.matmul`, with NumPy's names where NumPy has one."""
 
 from tinygen.ops.activations import (
+    affine,
     gelu,
     silu,
 )
@@ -188,6 +189,7 @@ __all__ = [
     "abs",
     "absolute",
     "add",
+    "affine",
     "all",
     "any",
     "arccos",

@@ -7,7 +7,8 @@ import math
 from tinygen.domains import arrays, real
 from tinygen.errors import InputError
 from tinygen.fused import fused
-from tinygen.ops.elementwise import ndtr, sigmoid, tanh
+from tinygen.ops.elementwise import ndtr, relu, sigmoid, tanh
+from tinygen.ops.linear import matmul
 
 
 @fused(inputs=arrays(real))
@@ -31,3 +32,26 @@ def gelu(x, /, approximate=None):
     if approximate == "tanh":
         return 0.5 * x * (1 + tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * (x * x * x))))
     raise InputError(f'approximate must be None or "tanh", not {approximate!r}')
+
+
+_FOLLOWING = {"relu": relu, "silu": silu, "gelu": gelu}
+
+
+def _layers(draw):
+    rows, (inputs, outputs) = draw.shape(low=1), draw.sizes(2)
+    bias = draw.choice([None, draw.array((outputs,))])
+    x, weight = draw.array((*rows, inputs)), draw.array((inputs, outputs))
+    return (x, weight, bias), {"activation": draw.choice([None, "relu", "silu", "gelu"])}
+
+
+@fused(inputs=_layers)
+def affine(x, weight, bias=None, /, activation=None):
+    """f(x W + b), a whole layer: (..., inputs), (inputs, outputs), (outputs,) -> (..., outputs).
+
+    f is the identity, or what `activation` names: "relu", "silu" or "gelu".
+    """
+    if activation is not None and activation not in _FOLLOWING:
+        raise InputError(f"activation must be None or one of {', '.join(_FOLLOWING)}, not {activation!r}")
+    y = matmul(x, weight)
+    y = y if bias is None else y + bias
+    return y if activation is None else _FOLLOWING[activation](y)

@@ -3,7 +3,7 @@ numbers, also when backward or a replay computes them again."""
 
 from __future__ import annotations
 
-from tinygen import arrays
+from tinygen import arrays, dispatch
 from tinygen.errors import InputError
 from tinygen.random import uniform_at
 from tinygen.registry import op
@@ -23,6 +23,8 @@ def dropout(x, /, rate, key):
     """
     if not 0 <= rate <= 1:
         raise InputError(f"rate is a probability from 0 to 1, not {rate}")
+    if fast := dispatch.instead("dropout", x):
+        return fast(x, rate, key)
     kept = arrays.to_device(uniform_at(key, x.shape) >= rate, arrays.device_of(x))
     return arrays.xp(x).where(kept, x, 0) * (1 / (1 - rate) if rate < 1 else 0.0)
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_tuple
 
+from tinygen import dispatch
 from tinygen.arrays import xp
 from tinygen.autograd import broadcast_axes
 from tinygen.domains import along_axis, real, reductions
@@ -39,13 +41,25 @@ def _count(shape, axis):
     return math.prod(shape) if axis is None else math.prod(shape[a] for a in _axes(axis, len(shape)))
 
 
+def _kernel(name, x, axis, keepdims=False, **options):
+    """What a kernel makes of a large array, or None if there is none for it: see `tinygen.launch.reductions`."""
+    if getattr(x, "size", 0) < _LARGE:
+        return None
+    fast = dispatch.instead(name, x)
+    axes = tuple(range(x.ndim)) if axis is None else normalize_axis_tuple(axis, x.ndim)
+    return fast(x, axes, keepdims, **options) if fast else None
+
+
+_LARGE = 2**14  # elements: NumPy takes a few microseconds for so many, as long as finding a kernel
+
 # -- sums and broadcasting ---------------------------------------------------------------------------------------------
 
 
 @op(inputs=reductions(real))
 def sum(x, /, axis=None, keepdims=False):  # noqa: A001 (NumPy's name)
     """The sum over `axis` (None: over all)."""
-    return xp(x).sum(x, axis, keepdims=keepdims)
+    found = _kernel("sum", x, axis, keepdims)
+    return xp(x).sum(x, axis, keepdims=keepdims) if found is None else found
 
 
 @sum.vjp
@@ -78,7 +92,10 @@ def sum_to(x, /, shape):
     axes = broadcast_axes(tuple(shape), x.shape)
     if axes is None:
         raise ShapeError(f"an array of shape {tuple(shape)} does not broadcast to {x.shape}")
-    return x.sum(axes).reshape(shape) if axes else x[...]
+    if not axes:
+        return x[...]
+    found = _kernel("sum", x, axes)
+    return (x.sum(axes) if found is None else found).reshape(shape)
 
 
 sum_to.vjp(lambda g, shapes: broadcast_to(g, shapes[0]))
@@ -89,7 +106,7 @@ sum_to.vjp(lambda g, shapes: broadcast_to(g, shapes[0]))
 @op(inputs=reductions(real))
 def mean(x, /, axis=None, keepdims=False):
     """The mean over `axis` (None: over all)."""
-    return xp(x).sum(x, axis, keepdims=keepdims) / _count(np.shape(x), axis)  # half the time of np.mean on small x
+    return sum.forward(x, axis, keepdims) / _count(np.shape(x), axis)  # half the time of np.mean on small x
 
 
 @mean.vjp
@@ -115,7 +132,8 @@ def _spread(draw):
 @op(inputs=_moments)
 def var(x, /, axis=None, keepdims=False, ddof=0):
     """The variance over `axis`: the sum of (x - mean(x))^2 divided by n - ddof."""
-    return xp(x).var(x, axis, ddof=ddof, keepdims=keepdims)
+    found = _kernel("var", x, axis, keepdims, ddof=ddof)
+    return xp(x).var(x, axis, ddof=ddof, keepdims=keepdims) if found is None else found
 
 
 @var.vjp
@@ -195,6 +213,9 @@ def logsumexp(x, /, axis=None, keepdims=False):
 
     Where all x are -inf it is -inf with gradient 0; where one is +inf it is +inf, and that element has the gradient.
     """
+    found = _kernel("logsumexp", x, axis, keepdims)
+    if found is not None:
+        return found
     lib = xp(x)
     x = x if x.dtype.kind == "f" else x.astype(float)
     some = _count(x.shape, axis) > 0
