@@ -130,7 +130,7 @@ class RBM(Module):
     def free_energies(self, x: np.ndarray) -> np.ndarray:
         """F(x, y) of images (N, size) with each label, (N, classes), or without, (N, 1); float64.
 
-        Their softmax is p(y|x), exactly: Z cancels (Larochelle & Bengio 2008, eq. 2).
+        Their softmax is p(y|x), exactly: Z cancels (Larochelle & Bengio 2008).
         """
         W, b, c = (p.numpy().astype(np.float64) for p in (self.W, self.b, self.c))
         x = np.asarray(x, np.float64)[:, : self.size]
@@ -242,12 +242,12 @@ class Estimate:
 
 def temperatures(n: int) -> np.ndarray:
     """n + 1 inverse temperatures from 0 to 1, the denser the later: 1/29, 8/29 and 20/29 of them up to .5, .9 and 1, as
-    in Salakhutdinov & Murray (2008, sec. 6.1), who took 14,500."""
+    in Salakhutdinov & Murray (2008), who took 14,500."""
     return np.interp(np.arange(n + 1), [0, n / 29, 9 * n / 29, n], [0.0, 0.5, 0.9, 1.0])
 
 
 def annealed_log_z(model: RBM, base: np.ndarray, betas: np.ndarray, chains: int, rng: Generator) -> Estimate:
-    """log Z by annealed importance sampling (Salakhutdinov & Murray 2008, sec. 4.1).
+    """log Z by annealed importance sampling (Neal 2001; of RBMs, Salakhutdinov & Murray 2008).
 
     Between coins tossed with log-odds `base` (D,), whose Z_0 is known, and the model lie the distributions
 
