@@ -256,6 +256,8 @@ SHARING = {
     "cross-entropy": lambda x: ops.cross_entropy(x, LABELS),
     "cross-entropy of x times its softmax": lambda x: ops.cross_entropy(x * ops.softmax(x), LABELS),
     "softmax of one of several outputs": lambda x: ops.softmax(ops.topk(x, 2)[0]) * x[:, :2],
+    "batch norm and its statistics": lambda x: x * ops.batch_norm(x)[2] + ops.batch_norm(x)[0] * ops.batch_norm(x)[1],
+    "a layer whose weights are its input": lambda x: ops.affine(x, x, x[0], activation="silu"),
     "attention of x with itself": lambda x: ops.scaled_dot_product_attention(x, x, x),
 }
 

@@ -1,6 +1,7 @@
 """Reductions and dropout by kernel, against NumPy in float64 and against their definitions."""
 
 import hypothesis.strategies as st
+import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -81,3 +82,26 @@ def test_dropout_that_threads_share_is_the_same_stream():
     with definitions_only():
         expected = ops.dropout(x, 0.3, (2**63 + 1, 5))
     np.testing.assert_array_equal(ops.dropout(x, 0.3, (2**63 + 1, 5)), expected)
+
+
+large = lambda *shape: np.random.default_rng(0).normal(1, 1, shape).astype(np.float32)
+SHARED = {
+    "sum over the first axis": lambda: ops.sum(large(5000, 70), 0),
+    "sum over all": lambda: ops.sum(large(5000, 70)),
+    "variance over the middle": lambda: ops.var(large(50, 300, 40), 1),
+    "batch norm": lambda: ops.batch_norm(large(70, 9, 9, 64))[0],
+    "dropout": lambda: ops.dropout(large(5000, 70), 0.2, (1, 2)),
+}
+
+
+@pytest.mark.parametrize("f", SHARED.values(), ids=SHARED.keys())
+def test_one_thread_and_two_give_the_same_bits(f):
+    before = numba.get_num_threads()
+    if numba.config.NUMBA_NUM_THREADS < 2:
+        pytest.skip("this machine, or NUMBA_NUM_THREADS, has one thread only")
+    found = []
+    for count in (1, 2):
+        numba.set_num_threads(count)
+        found.append(f())
+    numba.set_num_threads(before)
+    np.testing.assert_array_equal(*found)
