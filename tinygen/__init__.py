@@ -7,15 +7,15 @@
     ops.sum(ops.exp(x)).backward()
     x.grad
 
-Importing tinygen imports NumPy and nothing else; Numba, SciPy, Matplotlib and CuPy are imported by what needs them. The
-packages that rest on the engine (data, distributions, metrics, models) are imported when they are first named.
+Importing tinygen imports NumPy and nothing else; Numba, SciPy, Matplotlib and CuPy are imported by what needs them. What
+rests on the engine (layers, optimisers, models, data, ...) is imported when it is first named.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 from tinygen.tensor import Parameter, Tensor, tensor  # isort: skip (first: everything else is built on Tensor)
-from tinygen import nn, ops, optim, random
+from tinygen import ops, random
 from tinygen.autograd import (
     backward,
     detect_anomaly,
@@ -28,13 +28,15 @@ from tinygen.autograd import (
     stop_gradient,
     vjp,
 )
-from tinygen.checkpoint import load
 from tinygen.dispatch import definitions_only
 from tinygen.finite_differences import gradcheck
 from tinygen.registry import op
 
 if TYPE_CHECKING:
-    from tinygen import data, distributions, metrics, models
+    from tinygen import data, distributions, metrics, models, nn, optim
+    from tinygen.checkpoint import load
+
+LATER = ("data", "distributions", "metrics", "models", "nn", "optim")
 
 __all__ = [
     "Parameter",
@@ -66,6 +68,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("data", "distributions", "metrics", "models"):
+    if name in LATER:
         return importlib.import_module(f"tinygen.{name}")
+    if name == "load":
+        return importlib.import_module("tinygen.checkpoint").load
     raise AttributeError(f"module 'tinygen' has no attribute {name!r}")

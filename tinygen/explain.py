@@ -12,7 +12,6 @@ import reprlib
 import sys
 import zlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ import numpy as np
 from tinygen import arrays
 from tinygen.errors import DtypeError, InputError, NonFiniteError, TinygenError
 
-PACKAGE = str(Path(__file__).parent) + os.sep
+PACKAGE = os.path.dirname(__file__) + os.sep
 RAISED = (ValueError, TypeError, IndexError, AttributeError, OverflowError, ZeroDivisionError, MemoryError)  # by NumPy
 
 
@@ -81,8 +80,8 @@ def caller() -> str | None:
         frame = frame.f_back
     if frame is None:
         return None
-    path = Path(frame.f_code.co_filename)
-    return f"{'/'.join(path.parts[-2:])}:{frame.f_lineno}"
+    folder, file = os.path.split(frame.f_code.co_filename)
+    return f"{os.path.join(os.path.basename(folder), file)}:{frame.f_lineno}"
 
 
 def watch(name: str, values: Any, outs: tuple) -> None:

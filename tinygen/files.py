@@ -10,9 +10,7 @@ is declared before anything is decompressed, and `write_npz` seals the contents 
 """
 
 import contextlib
-import hashlib
 import io
-import json
 import math
 import os
 import re
@@ -92,6 +90,8 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 
     NaN and infinities, which JSON has no word for, are written as null.
     """
+    import json
+
     write_text(path, json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
 
 
@@ -256,6 +256,7 @@ def read_packaged(package: str, file: str, sha256: str, what: str) -> dict[str, 
 
     Raises InputError, which calls the file's contents `what`, when it is not there or not intact.
     """
+    import hashlib
     from importlib import resources
 
     advice = f"Install tinygen again; in a clone, `git checkout {package.replace('.', '/')}` restores it."
