@@ -87,6 +87,7 @@ KERNELS: dict[tuple[str, str], Kernel] = {
     ),
     ("silu", "numpy"): Kernel(activations.activation_accepts, activations.silu_forward, activations.silu_backward),
     ("gelu", "numpy"): Kernel(activations.activation_accepts, activations.gelu_forward, activations.gelu_backward),
+    ("tanh_gate", "numpy"): Kernel(activations.gate_accepts, activations.gate_forward, activations.gate_backward),
     ("binary_cross_entropy_with_logits", "numpy"): Kernel(
         losses.binary_cross_entropy_accepts, losses.binary_cross_entropy_forward, losses.binary_cross_entropy_backward
     ),

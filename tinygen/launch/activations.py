@@ -1,10 +1,12 @@
-"""Launches of the activations: SiLU and GELU."""
+"""Launches of the activations: SiLU, GELU, and the gate of tanh and sigmoid."""
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from tinygen.launch.pieces import elementwise, is_float32
+from tinygen.launch.pieces import elementwise, empty, in_pieces, is_float32, plain
 
 
 def activation_accepts(operands: list, params: dict) -> bool:
@@ -33,3 +35,32 @@ def gelu_backward(g, operands: list, out, residual: None, params: dict, needs: l
     from tinygen.kernels.cpu import activations as kernels
 
     return (elementwise(kernels.gelu_tanh_backward if params["approximate"] else kernels.gelu_backward, g, *operands),)
+
+
+def gate_accepts(operands: list, params: dict) -> bool:
+    (x,) = operands
+    return is_float32(x) and x.ndim > 0 and x.shape[-1] % 2 == 0
+
+
+def gate_forward(operands: list, params: dict) -> tuple[np.ndarray, None]:
+    from tinygen.kernels.cpu import gate
+
+    (x,) = operands
+    out = empty((*x.shape[:-1], x.shape[-1] // 2))
+    wide, narrow = _rows(x), _rows(out)
+    in_pieces(lambda _, part: gate.gate_forward(wide[part], narrow[part]), *wide.shape)
+    return out, None
+
+
+def gate_backward(g, operands: list, out, residual: None, params: dict, needs: list) -> tuple:
+    from tinygen.kernels.cpu import gate
+
+    (x,) = operands
+    dx, narrow, wide = empty(x.shape), _rows(g), _rows(x)
+    rows = dx.reshape(wide.shape)
+    in_pieces(lambda _, part: gate.gate_backward(narrow[part], wide[part], rows[part]), *wide.shape)
+    return (dx,)
+
+
+def _rows(x: np.ndarray) -> np.ndarray:
+    return plain(x).reshape(math.prod(x.shape[:-1]), x.shape[-1])

@@ -4,6 +4,7 @@ from tinygen.ops.activations import (
     affine,
     gelu,
     silu,
+    tanh_gate,
 )
 from tinygen.ops.attention import (
     scaled_dot_product_attention,
@@ -331,6 +332,7 @@ __all__ = [
     "take_along_axis",
     "tan",
     "tanh",
+    "tanh_gate",
     "tile",
     "topk",
     "trace",

@@ -9,6 +9,7 @@ from tinygen.errors import InputError
 from tinygen.fused import fused
 from tinygen.ops.elementwise import ndtr, relu, sigmoid, tanh
 from tinygen.ops.linear import matmul
+from tinygen.ops.shapes import split
 
 
 @fused(inputs=arrays(real))
@@ -32,6 +33,21 @@ def gelu(x, /, approximate=None):
     if approximate == "tanh":
         return 0.5 * x * (1 + tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * (x * x * x))))
     raise InputError(f'approximate must be None or "tanh", not {approximate!r}')
+
+
+def _halves(draw):
+    *rows, features = draw.shape(low=1, high=3)
+    return (draw.array((*rows, 2 * features)),), {}
+
+
+@fused(inputs=_halves)
+def tanh_gate(x, /):
+    """tanh(a) sigmoid(b), where a is the first half of the features and b the second: (..., 2 C) -> (..., C).
+
+    a says what, and b how much of it passes (van den Oord et al. 2016, "Conditional image generation", eq. 2).
+    """
+    a, b = split(x, 2, axis=-1)
+    return tanh(a) * sigmoid(b)
 
 
 _FOLLOWING = {"relu": relu, "silu": silu, "gelu": gelu}

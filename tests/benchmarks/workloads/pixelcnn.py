@@ -29,13 +29,8 @@ class GatedLayer(nn.Module):
         above = ops.pad(v[:, :-1], [(0, 0), (1, 0), (0, 0), (0, 0)])
         inner = self.horizontal(h)
         inner = inner[:, :, :-1] if self.first else inner
-        inner = self.mixed(gated(inner + self.told(above)))
-        return gated(v), inner if self.first else h + inner
-
-
-def gated(x):
-    a, b = ops.split(x, 2, axis=-1)
-    return ops.tanh(a) * ops.sigmoid(b)
+        inner = self.mixed(ops.tanh_gate(inner + self.told(above)))
+        return ops.tanh_gate(v), inner if self.first else h + inner
 
 
 class PixelCNN(nn.Module):
