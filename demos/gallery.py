@@ -101,7 +101,7 @@ def _metrics(report: dict) -> str:
     rows = in_words(report["metrics"])
     if not rows:
         return "<p>This demo measured nothing.</p>"
-    head = "".join(f"<th>{name}</th>" for name in ("metric", "value", "reference", "bar", "met"))
+    head = '<th>metric</th><th class="number">value</th><th>reference</th><th>bar</th><th>met</th>'
     return f"""<div class="wide"><table>
 <tr>{head}</tr>
 {_lines(f'<tr><td>{escape(name)}</td><td class="number">{value}</td>{_cells((reference, bar, met))}</tr>'

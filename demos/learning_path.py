@@ -126,7 +126,7 @@ def took(report: dict[str, Any]) -> str:
     seeds, machine = len(report["seeds"]), report["machine"]
     minutes, day = f"{report['seconds'] / 60 / seeds:.1f}", date.fromisoformat(report["date"])
     if "cpu_seconds" in report:
-        minutes += f" (of one core: {report['cpu_seconds'] / 60 / seeds:.1f})"
+        minutes += f" (of the processor: {report['cpu_seconds'] / 60 / seeds:.1f})"
     where = f"{machine['processor']}, {machine['cores']} cores"
     return f"{minutes}; {seeds} seed{'s' * (seeds > 1)}, {day.day} {day:%B %Y}, {where}"
 

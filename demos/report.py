@@ -128,6 +128,8 @@ def _spread(values: Sequence[float | None]) -> str:
         return f"{mean:.4g}" + (f" ± {std:.2g}" if len(values) > 1 else "")
     digits = [3 - np.floor(np.log10(abs(mean))) if mean else np.inf, 1 - np.floor(np.log10(std))]
     decimals = max(0, int(min(digits)))
+    if decimals > 8:
+        return f"{mean:.2g} ± {std:.2g}"
     return f"{mean:.{decimals}f} ± {std:.{decimals}f}"
 
 
@@ -137,7 +139,7 @@ def _reference(m: dict[str, Any]) -> str:
 
 def _bar(low: float | None, high: float | None) -> str:
     if low is not None and high is not None:
-        return f"{low:.4g} to {high:.4g}"
+        return f"{low:.4g} to {high:.4g}" if low != high else f"{low:.4g}"
     return f">= {low:.4g}" if low is not None else f"<= {high:.4g}" if high is not None else ""
 
 

@@ -168,7 +168,8 @@ def test_a_budget_ends_a_run_early_and_says_so(run):
 @pytest.mark.parametrize(
     ("values", "words"),
     [([0.5], "0.5"), ([8, 8], "8 ± 0"), ([1.0, 2.0], "1.50 ± 0.71"), ([99.1, 99.2, 99.0], "99.10 ± 0.10")]
-    + [([0.029, 0.02902], "0.02901 ± 0.00001"), ([-1200, 1200], "0 ± 1697"), ([1.0, float("nan")], "nan ± nan")],
+    + [([0.029, 0.02902], "0.02901 ± 0.00001"), ([-1200, 1200], "0 ± 1697"), ([1.0, float("nan")], "nan ± nan")]
+    + [([1e-15, 3e-15], "2e-15 ± 1.4e-15")],
 )
 def test_a_figure_has_the_digits_that_its_spread_allows(values, words):
     assert _spread(values) == words

@@ -1,12 +1,11 @@
 """The kernel of matrix products against NumPy's, which is the definition, and whose threads own the cores."""
 
-import threading
-
 import hypothesis.strategies as st
 import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from layouts import misaligned, read_only, scattered
 
 from tinygen import ops, tensor
 from tinygen.dispatch import definitions_only
@@ -42,26 +41,6 @@ def normal(*shape, seed=0):
 
 def turned(x):
     return np.swapaxes(np.ascontiguousarray(np.swapaxes(x, -1, -2)), -1, -2) if x.ndim > 1 else x
-
-
-def scattered(x):
-    """The same values, neither contiguous nor in row-major order."""
-    room = np.zeros([2 * side for side in x.shape[::-1]], x.dtype)
-    view = room[tuple(slice(None, None, 2) for _ in x.shape)].T
-    view[...] = x
-    return view
-
-
-def misaligned(x):
-    memory = np.empty(x.nbytes + 1, np.uint8)[1:].view(x.dtype).reshape(x.shape)
-    memory[...] = x
-    return memory
-
-
-def read_only(x):
-    x = x.copy()
-    x.flags.writeable = False
-    return x
 
 
 layouts = st.sampled_from([np.asarray, turned, scattered, misaligned, read_only])
@@ -118,28 +97,6 @@ def test_one_thread_and_two_agree_to_rounding_and_a_run_repeats_its_bits():
             for _ in range(3):
                 np.testing.assert_array_equal(ops.matmul(a, b), results[-1])
         np.testing.assert_allclose(*results, rtol=0, atol=1e-5 * np.abs(results[0]).max())
-
-
-def test_eight_python_threads_may_multiply_at_once(thread_count):
-    batch = normal(9, 60, 70), normal(9, 70, 8)
-    operands = [(normal(700, 90), normal(90, 80)), (normal(5000, 30).T, normal(5000, 40)), batch]
-    expected = [ops.matmul(a, b) for a, b in operands]
-    start, results = threading.Barrier(8), {}
-
-    def work(i):
-        numba.set_num_threads(thread_count)
-        start.wait()
-        for _ in range(5):
-            results[i] = [ops.matmul(a, b) for a, b in operands]
-
-    workers = [threading.Thread(target=work, args=(i,)) for i in range(8)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    for i in range(8):
-        for got, e in zip(results[i], expected, strict=True):
-            np.testing.assert_array_equal(got, e)
 
 
 def test_large_products_and_their_gradients_come_to_the_kernel_and_small_ones_do_not(monkeypatch):

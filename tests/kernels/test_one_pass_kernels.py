@@ -1,7 +1,5 @@
 """Activations, norms and losses: accuracy where float32 is narrow, and the same bits on any number of threads."""
 
-import threading
-
 import numba
 import numpy as np
 import pytest
@@ -108,22 +106,3 @@ def test_every_number_of_threads_gives_the_same_bits(f, operands, restored):
     for other in found[1:]:
         for a, b in zip(found[0], other, strict=True):
             np.testing.assert_array_equal(a, b)
-
-
-def test_several_python_threads_may_share_out_work_at_once():
-    start, results = threading.Barrier(4), {}
-
-    def work(i):
-        start.wait()
-        results[i] = [value_and_gradients(*case) for case in LARGE.values()]
-
-    workers = [threading.Thread(target=work, args=(i,)) for i in range(4)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    expected = [value_and_gradients(*case) for case in LARGE.values()]
-    for found in results.values():
-        for a, b in zip(sum(found, []), sum(expected, []), strict=True):
-            np.testing.assert_array_equal(a, b)
-    assert len(results) == 4

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from drawing import HypothesisDraw
 from hypothesis import assume, given, settings
+from layouts import scattered
 
 import tinygen
 from tinygen import autograd
@@ -106,7 +107,7 @@ def test_float32_stays_float32_and_inputs_are_not_touched(name, data):
 @given(data=st.data())
 def test_arrays_in_give_the_same_as_tensors_and_memory_order_does_not_matter(name, data):
     operands, params = REGISTRY[name].inputs(HypothesisDraw(data))
-    strided = [_strided(x) if isinstance(x, np.ndarray) else x for x in operands]
+    strided = [scattered(x) if isinstance(x, np.ndarray) else x for x in operands]
     plain = REGISTRY[name](*operands, **params)
     tracked = REGISTRY[name](*_tensors(operands), **params)
     scattered = REGISTRY[name](*strided, **params)
@@ -114,14 +115,6 @@ def test_arrays_in_give_the_same_as_tensors_and_memory_order_does_not_matter(nam
     for a, b, c in zip(*outs, strict=True):
         np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=1e-12)
         np.testing.assert_allclose(np.asarray(a), np.asarray(c), rtol=1e-12)
-
-
-def _strided(x):
-    """The same values in memory that is neither contiguous nor in row-major order."""
-    room = np.zeros(tuple(2 * side for side in x.shape[::-1]), x.dtype)
-    view = room[(..., *[slice(None, None, 2) for _ in x.shape])].T
-    view[...] = x
-    return view
 
 
 @every_op
