@@ -59,7 +59,7 @@ def keep(entry: Entry, result: Result) -> bool:
     """Replaces what was kept of the demo, if the run was complete; whether it was."""
     report, settings = result.report, result.report["settings"]
     short = settings["quick"] or settings["steps"] != entry.demo.steps or report["out_of_time"]
-    if short or any(report.get("steps_resumed", ())) or settings["data"] not in (None, *entry.demo.datasets[:1]):
+    if short or settings["data"] not in (None, *entry.demo.datasets[:1]):
         return False
     folder = entry.path.parent
     results, pictures = make_folder(folder / "results"), make_folder(folder / "pictures")
@@ -123,12 +123,14 @@ def headlines(report: dict[str, Any]) -> list[str]:
 
 def took(report: dict[str, Any]) -> str:
     """Minutes a seed, on the clock and of the processor, when, and on what machine."""
-    seeds, machine = len(report["seeds"]), report["machine"]
-    minutes, day = f"{report['seconds'] / 60 / seeds:.1f}", date.fromisoformat(report["date"])
+    count, machine, day = len(report["seeds"]), report["machine"], date.fromisoformat(report["date"])
+    minutes = f"{report['seconds'] / 60 / count:.1f}"
     if "cpu_seconds" in report:
-        minutes += f" (of the processor: {report['cpu_seconds'] / 60 / seeds:.1f})"
-    where = f"{machine['processor']}, {machine['cores']} cores"
-    return f"{minutes}; {seeds} seed{'s' * (seeds > 1)}, {day.day} {day:%B %Y}, {where}"
+        minutes += f" (of the processor: {report['cpu_seconds'] / 60 / count:.1f})"
+    if any(report.get("steps_resumed", ())):
+        minutes = "not known, as it was resumed"
+    seeds = f"{count} seed{'s' * (count > 1)}"
+    return f"{minutes}; {seeds}, {day.day} {day:%B %Y}, {machine['processor']}, {machine['cores']} cores"
 
 
 def update(entries: Sequence[Entry], folders: Sequence[Path]) -> list[str]:

@@ -99,6 +99,14 @@ def test_other_data_than_the_first_changes_no_figure(folder):
     assert learning_path.update(catalogue(folder), [Path("out/draws")]) == ["draws"]
 
 
+def test_a_resumed_run_is_shown_without_the_minutes_that_nobody_knows(folder):
+    main(["--all"], folder)
+    (entry,) = [entry for entry in catalogue(folder) if entry.name == "draws"]
+    report, pictures = learning_path.in_folder(Path("out/draws"), entry)
+    assert learning_path.keep(entry, learning_path.Result({**report, "steps_resumed": [4]}, pictures))
+    assert "not known, as it was resumed; 1 seed" in learning_path.page([entry])
+
+
 def test_figures_that_are_damaged_are_named(folder):
     main(["--all"], folder)
     (folder / "results" / "draws.json").write_text("{")
