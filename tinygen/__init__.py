@@ -7,8 +7,8 @@
     ops.sum(ops.exp(x)).backward()
     x.grad
 
-Importing tinygen imports NumPy and nothing else; Numba, SciPy, Matplotlib and CuPy are imported by what needs them. What
-rests on the engine (layers, optimisers, models, data, ...) is imported when it is first named.
+Importing tinygen imports NumPy and nothing else; Numba, SciPy, Matplotlib and CuPy are imported by what needs them.
+What rests on the engine (layers, optimisers, models, data, ...) is imported when it is first named.
 """
 
 import importlib
