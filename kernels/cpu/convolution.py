@@ -6,6 +6,7 @@ What is computed, how it is shared out, and by which of four ways:
 
     1x1, stride 1           one product of matrices                                                 matmul.py
     3x3, stride 1           2.25 times fewer multiplications, from 8 channels a group on            winograd.py
+    4x4, stride 2           1.78 times fewer multiplications, from 8 channels on                    winograd_strided.py
     groups = C = D          loops along the channels                                                depthwise.py
     all other               what the kernel sees is laid out as rows of a matrix, and multiplied    im2col.py
 
@@ -18,7 +19,7 @@ import threading
 
 import numpy as np
 
-from . import depthwise, im2col, winograd
+from . import depthwise, im2col, winograd, winograd_strided
 from .matmul import UNPACKED, matmul
 from .threads import one_blas_thread, share, threads
 from .windows import geometry_of, steps_inside  # noqa: F401  (both are also what pooling needs)
@@ -66,6 +67,9 @@ def conv_transpose2d(y, w, image, win, groups):
         turned = w[::-1, ::-1].reshape(kh, kw, c, groups, each).transpose(0, 1, 4, 3, 2)
         turned = np.ascontiguousarray(turned).reshape(kh, kw, each, groups * c)
         _convolve(y, turned, x, _turned(geometry, d, groups), groups)
+    elif _by_strided_tiles(geometry, w.shape, groups, n):
+        x = np.empty((n, *image, c), float32)
+        _convolve_back_strided(y, w, x, geometry)
     else:
         x = np.zeros((n, *image, c * groups), float32)
         _convolve_back(y, w, x, geometry, groups)
@@ -104,6 +108,8 @@ def _turned(geometry, D, groups):
 def _convolve(x, w, y, geometry, groups):
     if _by_tiles(geometry, w.shape, groups, len(x)):
         return _convolve_tiles(x, w, y, geometry, groups)
+    if _by_strided_tiles(geometry, w.shape, groups, len(x)):
+        return _convolve_strided(x, w, y, geometry)
     D, J, K = y.shape[3], geometry[4], w.size // y.shape[3]
     operands, lines = (x.reshape(-1), w.reshape(-1), y.reshape(-1), geometry, groups, D), _lines(geometry, D // groups)
     run = lambda _, begin, end: im2col.convolve(*operands, begin, end, lines, *_scratch(lines * J * K))
@@ -123,6 +129,8 @@ def _correlate(x, y, geometry, groups):
     K = KH * KW * c
     if _by_tiles(geometry, (KH, KW, c, D), groups, len(x)):
         return _correlate_tiles(x, y, geometry, groups)
+    if _by_strided_tiles(geometry, (KH, KW, c, D), groups, len(x)):
+        return _correlate_strided(x, y, geometry)
     totals, lines = np.zeros((threads(), K * D), float32), _lines(geometry, D // groups, least=24)
 
     def run(number, begin, end):
@@ -193,6 +201,76 @@ def _tiles(shape, D):
     lines = max(1, min(TILES // (16 * (C + D)), UNPACKED // (C * D)) // wide)
     sizes = 16 * lines * wide * C, 16 * lines * wide * D, 2 * (wide + 1) * C
     return lines, sizes, np.zeros(max(W * C, J * D), float32)
+
+
+# -- Winograd with stride 2 --------------------------------------------------------------------------------------------
+
+
+def _by_strided_tiles(geometry, kernel, groups, images):
+    """Whether Winograd's way is faster."""
+    I, J, (KH, KW, c, D), rest = geometry[3], geometry[4], kernel, geometry[8:12]
+    tiles = -(-I // 2) * -(-J // 2)
+    fits = KH == KW == 4 and rest == (2, 2, 1, 1) and groups == 1 and min(c, D) >= NARROW
+    return fits and I * J >= 0.7 * 4 * tiles and images * tiles >= 64
+
+
+def _convolve_strided(x, w, y, geometry):
+    (C, D), shape = w.shape[2:], _shape(geometry)
+    lines, sizes, zeros = _strided_tiles(shape, D, -(-shape[4] // 2), 36 * C, 9 * D, 4 * C)
+    operands = x.reshape(-1), _strided_weights(w), y.reshape(-1), shape, D
+
+    def run(_, begin, end):
+        v, m, parted = _scratch(*sizes)
+        winograd_strided.convolve(*operands, begin, end, lines, v, m, zeros, parted)
+
+    _share_lines(run, len(x) * -(-shape[3] // 2), 1, 4, 9 * y.size * C)
+
+
+def _convolve_back_strided(y, w, x, geometry):
+    (C, D), shape = w.shape[2:], _shape(geometry)
+    high, wide = (((side - 1 + before) // 2 + 2) // 2 for side, before in zip(shape[:2], shape[5:]))
+    lines, sizes, zeros = _strided_tiles(shape, D, wide, 9 * D, 9 * C, 2 * D)
+    turned = w.reshape(2, 2, 2, 2, C, D)[::-1, :, ::-1].swapaxes(4, 5)                          # of each phase
+    operands = y.reshape(-1), _strided_weights(turned), x.reshape(-1), shape, D
+
+    def run(_, begin, end):
+        v, m, parted = _scratch(*sizes)
+        winograd_strided.convolve_back(*operands, begin, end, lines, v, m, zeros, parted)
+
+    _share_lines(run, len(x) * high, 1, 4, 9 * y.size * C)
+
+
+def _correlate_strided(x, y, geometry):
+    C, D, shape = x.shape[3], y.shape[3], _shape(geometry)
+    totals = np.zeros((threads(), 36 * C * D), float32)
+    lines, sizes, zeros = _strided_tiles(shape, D, -(-shape[4] // 2), 36 * C, 9 * D, 4 * C)
+
+    def run(number, begin, end):
+        v, z, parted = _scratch(*sizes)
+        operands = x.reshape(-1), y.reshape(-1), totals[number], shape, D
+        winograd_strided.correlate(*operands, begin, end, lines, v, z, zeros, parted)
+
+    _share_lines(run, len(x) * -(-shape[3] // 2), 1, 1, 9 * y.size * C)
+    q = _in_order(totals).reshape(3, 3, 2, 2, C, D)
+    q = np.stack([q[0] + q[1], q[1] + q[2]])                                                    # G^T Q: (a, v, p, q)
+    q = np.stack([q[:, 0] + q[:, 1], q[:, 1] + q[:, 2]])                                        # and (b, a, p, q)
+    return np.ascontiguousarray(q.transpose(1, 2, 0, 3, 4, 5)).reshape(4, 4, C, D)
+
+
+def _strided_weights(w):
+    """G g G^T of each phase: (4, 4, C, D) -> (3, 3, 2, 2, C, D), flat."""
+    g = w.reshape(2, 2, 2, 2, *w.shape[-2:])                                                    # (a, p, b, q, C, D)
+    g = np.stack([g[0], g[0] + g[1], g[1]])                                                     # (u, p, b, q)
+    g = np.stack([g[:, :, 0], g[:, :, 0] + g[:, :, 1], g[:, :, 1]], axis=1)                     # (u, v, p, q)
+    return g.reshape(-1)
+
+
+def _strided_tiles(shape, D, wide, first, second, parted):
+    """Lines of tiles at a time, the sizes of two matrices with so many numbers a tile, and of parted lines; zeros."""
+    H, W, C, I, J, top, left = shape
+    lines = max(1, min(TILES // (first + second), UNPACKED // (C * D)) // wide)
+    sizes = lines * wide * first, lines * wide * second, (wide + 1) * parted
+    return lines, sizes, np.zeros(max(W * C, J * D, wide * max(C, D)), float32)
 
 
 # -- each channel by itself --------------------------------------------------------------------------------------------

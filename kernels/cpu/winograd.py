@@ -65,24 +65,25 @@ def finish(m, p, q, r, s, count):
 
 
 @kernel
-def part(a, p, sign, b, q, c, to, at, count):
-    """`count` pixels of a + sign * b, every second, c channels each, one after the other to `to`."""
+def part(a, p, sign, b, q, c, every, to, at, count):
+    """`count` pixels of a + sign * b, each so many pixels further, c channels each, one after the other to `to`."""
+    hop = every * c
     for j in range(count):
         for k in range(c):
-            to[np.uint64(at + j * c + k)] = a[np.uint64(p + 2 * j * c + k)] + sign * b[np.uint64(q + 2 * j * c + k)]
+            to[np.uint64(at + j * c + k)] = a[np.uint64(p + j * hop + k)] + sign * b[np.uint64(q + j * hop + k)]
 
 
 @kernel
-def part_line(a, p, sign, b, q, width, left, c, to, at, room):
-    """Of `left` zeros, `width` pixels of a + sign * b, and zeros again: the first, third, ... as `room` pixels at `at`.
+def part_line(a, p, sign, b, q, width, left, c, every, to, at, room):
+    """Of `left` zeros, `width` pixels of a + sign * b, and zeros again: pixels 0, every, 2 every, ..., `room` in all.
 
-    c channels each; `left` may be negative, by which so many pixels are left out.
+    They go to to[at:], c channels each; `left` may be negative, by which so many pixels are left out.
     """
-    first = left % 2 if left >= 0 else -left                     # of the line's pixels, the first that is put down
-    before = (left + first) // 2
-    count = max(0, min((width - first + 1) // 2, room - before))
+    first = -left % every if left >= 0 else -left                # of the line's pixels, the first that is put down
+    before = (left + first) // every
+    count = max(0, min((width - first + every - 1) // every, room - before))
     clear(to, at, min(before, room) * c)
-    part(a, p + first * c, sign, b, q + first * c, c, to, at + before * c, count)
+    part(a, p + first * c, sign, b, q + first * c, c, every, to, at + before * c, count)
     clear(to, at + (before + count) * c, (room - before - count) * c)
 
 
@@ -121,8 +122,8 @@ def transform_inputs(x, v, shape, first, count, zeros, parted):
             sign = PLUS if u == 1 else MINUS
             a, p = line_of(x, n, h + i, H, W * C, zeros)
             b, q = line_of(x, n, h + j, H, W * C, zeros)
-            part_line(a, p, sign, b, q, W, left, C, parted, even, wide + 1)
-            part_line(a, p, sign, b, q, W, left - 1, C, parted, odd, wide + 1)
+            part_line(a, p, sign, b, q, W, left, C, 2, parted, even, wide + 1)
+            part_line(a, p, sign, b, q, W, left - 1, C, 2, parted, odd, wide + 1)
             at = 4 * u * size + line * L
             combine(parted, even, MINUS, parted, even + C, v, at, L)
             combine(parted, odd, PLUS, parted, even + C, v, at + size, L)
@@ -159,8 +160,8 @@ def transform_outputs(y, z, D, shape, first, count, zeros):
             b, q = line_of(y, n, i + 1 if 0 < u < 3 else I, I, J * D, zeros)
             sign, even = PLUS if u == 1 else MINUS, 4 * u * size + line * L
             odd = even + 3 * size
-            part_line(a, p, sign, b, q, J, 0, D, z, even, wide)
-            part_line(a, p, sign, b, q, J, -1, D, z, odd, wide)
+            part_line(a, p, sign, b, q, J, 0, D, 2, z, even, wide)
+            part_line(a, p, sign, b, q, J, -1, D, 2, z, odd, wide)
             combine(z, even, PLUS, z, odd, z, even + size, L)
             combine(z, even, MINUS, z, odd, z, even + 2 * size, L)
 

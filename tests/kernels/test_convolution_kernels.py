@@ -1,11 +1,14 @@
 """The kernels of convolution against the forwards they stand in for, which are the definitions."""
 
+import subprocess
+import sys
+import threading
+
 import hypothesis.strategies as st
 import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from layouts import misaligned, read_only, scattered
 
 from tinygen import ops
 from tinygen.dispatch import definitions_only
@@ -62,6 +65,27 @@ def problems(draw):
     return x, w, {"stride": stride, "padding": pads, "dilation": dilation, "groups": groups}
 
 
+def scattered(x):
+    """The same values, neither contiguous nor in row-major order."""
+    room = np.zeros([2 * side for side in x.shape[::-1]], x.dtype)
+    view = room[tuple(slice(None, None, 2) for _ in x.shape)].T
+    view[...] = x
+    return view
+
+
+def misaligned(x):
+    memory = np.empty(x.nbytes + 1, np.uint8)[1:].view(x.dtype).reshape(x.shape)
+    memory[...] = x
+    assert not memory.size or not memory.flags.aligned
+    return memory
+
+
+def read_only(x):
+    x = x.copy()
+    x.flags.writeable = False
+    return x
+
+
 def assert_kernels_equal_definitions(problem):
     """At most four times as far from the float64 definition as the float32 definition is, whatever the layout.
 
@@ -84,29 +108,32 @@ def test_kernels_equal_their_definitions_for_any_shape_layout_and_number_of_thre
 
 
 @st.composite
-def tiled_problems(draw):
-    """3x3 kernels of stride 1 over images of any size, with margins that reach outside or leave pixels out."""
-    n, h, w = draw(st.integers(0, 3)), *(draw(st.integers(1, 9)) for _ in "hw")
-    pads = tuple((draw(st.integers(max(0, 3 - side), 4)), draw(st.integers(0, 3))) for side in (h, w))
+def tiled_problems(draw, side, stride):
+    """Kernels of one size over images of any size, with margins that reach outside or leave pixels out."""
+    n, h, w = draw(st.integers(0, 3)), *(draw(st.integers(1, 11)) for _ in "hw")
+    pads = tuple((draw(st.integers(max(0, side - length), 5)), draw(st.integers(0, 3))) for length in (h, w))
     c, d, groups = (draw(st.sampled_from([1, 2, 3, 17, 24])) for _ in "cdg")
-    groups = min(groups, 3)
+    groups = min(groups, 3) if stride == 1 else 1
     seed = draw(st.integers(0, 2**32 - 1))
-    x, weights = normal(n, h, w, c * groups, seed=seed), normal(3, 3, c, d * groups, seed=seed + 1)
-    return x, weights, {"stride": 1, "padding": pads, "dilation": 1, "groups": groups}
+    x, weights = normal(n, h, w, c * groups, seed=seed), normal(side, side, c, d * groups, seed=seed + 1)
+    return x, weights, {"stride": stride, "padding": pads, "dilation": 1, "groups": groups}
 
 
-def test_tiles_give_what_the_definition_gives(thread_count, monkeypatch):
-    ran, tiles = [], kernels._tiles
-    monkeypatch.setattr(kernels, "_by_tiles", lambda geometry, kernel, *_: kernel[:2] == (3, 3))
-    monkeypatch.setattr(kernels, "_tiles", lambda *args: (ran.append(args), tiles(*args))[1])
-    settings(max_examples=100)(given(tiled_problems())(assert_kernels_equal_definitions))()
-    assert ran
+@pytest.mark.parametrize("side, stride, name", [(3, 1, "_by_tiles"), (4, 2, "_by_strided_tiles")])
+def test_tiles_give_what_the_definition_gives(side, stride, name, thread_count, monkeypatch):
+    asked = []
+    right = lambda geometry, kernel: (*kernel[:2], *geometry[8:12]) == (side, side, stride, stride, 1, 1)
+    answer = lambda geometry, kernel, *_: asked.append(right(geometry, kernel)) or asked[-1]
+    monkeypatch.setattr(kernels, name, answer)
+    settings(max_examples=100)(given(tiled_problems(side, stride))(assert_kernels_equal_definitions))()
+    assert any(asked)
 
 
-def test_the_errors_of_tiles_are_at_most_twice_those_of_plain_sums():
+@pytest.mark.parametrize("side, stride", [(3, 1), (4, 2)])
+def test_the_errors_of_tiles_are_at_most_twice_those_of_plain_sums(side, stride):
     """Winograd's sums are shorter and their terms larger: root mean squares of the errors, beside the definition's."""
-    x, w = normal(8, 14, 14, 64), normal(3, 3, 64, 64, seed=1)
-    for f, operands in calls(x, w, with_defaults({"padding": 1})).values():
+    x, w = normal(8, 14, 14, 64), normal(side, side, 64, 64, seed=1)
+    for f, operands in calls(x, w, with_defaults({"padding": 1, "stride": stride})).values():
         with definitions_only():
             exact, plain = f(*[a.astype(np.float64) for a in operands]), f(*operands)
         assert np.sqrt(np.mean((f(*operands) - exact) ** 2)) <= 2 * np.sqrt(np.mean((plain - exact) ** 2))
@@ -117,7 +144,8 @@ WIDE = {
     "from one channel": (normal(5, 14, 14, 1), normal(3, 3, 1, 40), {"padding": 1}),
     "to one channel": (normal(5, 14, 14, 40), normal(3, 3, 40, 1), {"padding": 1}),
     "1x1": (normal(6, 10, 10, 48), normal(1, 1, 48, 32), {}),
-    "strided": (normal(5, 12, 12, 32), normal(4, 4, 32, 40), {"padding": 1, "stride": 2}),
+    "strided": (normal(5, 12, 12, 32), normal(3, 3, 32, 40), {"padding": 1, "stride": 2}),
+    "4x4 strided": (normal(9, 12, 12, 32), normal(4, 4, 32, 40), {"padding": 1, "stride": 2}),
     "depthwise": (normal(5, 14, 14, 40), normal(3, 3, 1, 40), {"padding": 1, "groups": 40}),
     "in groups": (normal(5, 14, 14, 40), normal(3, 3, 10, 24), {"padding": "same", "groups": 4}),
 }
@@ -141,6 +169,28 @@ def test_one_thread_and_two_agree_to_rounding_and_a_run_repeats_its_bits(x, w, p
             for _ in range(3):
                 np.testing.assert_array_equal(f(*operands), results[-1])
         np.testing.assert_allclose(*results, rtol=0, atol=1e-5 * np.abs(results[0]).max())
+
+
+@wide
+def test_eight_python_threads_may_convolve_at_once(x, w, params, thread_count):
+    made = calls(x, w, with_defaults(params)).values()
+    expected = [f(*operands) for f, operands in made]
+    start, results = threading.Barrier(8), {}
+
+    def work(i):
+        numba.set_num_threads(thread_count)
+        start.wait()
+        for _ in range(5):
+            results[i] = [f(*operands) for f, operands in made]
+
+    workers = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    for i in range(8):
+        for got, e in zip(results[i], expected, strict=True):
+            np.testing.assert_array_equal(got, e)
 
 
 def test_kernels_are_what_runs_in_float32_and_only_there(monkeypatch):
@@ -192,3 +242,22 @@ def test_shared_work_is_done_once_each_and_errors_come_back():
     with pytest.raises(ValueError, match="0|1"):
         threads.share(fail, 2, 2)
     threads.share(done.append, 0, 2)
+
+
+def test_a_forked_process_convolves_too():
+    code = """
+import os, numba, numpy as np
+from tinygen import ops
+from tinygen.kernels.cpu import convolution
+convolution.WORTH_SHARING = 0
+x, w = np.ones((4, 8, 8, 8), np.float32), np.ones((3, 3, 8, 8), np.float32)
+y = ops.conv2d(x, w)
+child = os.fork()
+if child == 0:
+    os._exit(0 if (ops.conv2d(x, w) == y).all() else 1)
+assert os.waitpid(child, 0)[1] == 0
+"""
+    if not hasattr(__import__("os"), "fork"):
+        pytest.skip("this system does not fork")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
