@@ -20,7 +20,18 @@ from typing import Any, NamedTuple
 
 from tinygen import arrays
 from tinygen.errors import InputError
-from tinygen.launch import activations, affine, attention, batch_norm, losses, norms, recurrences, rows, updates
+from tinygen.launch import (
+    activations,
+    affine,
+    attention,
+    batch_norm,
+    losses,
+    norms,
+    recurrences,
+    rows,
+    splines,
+    updates,
+)
 from tinygen.launch.pieces import is_float32, plain
 
 
@@ -107,6 +118,7 @@ KERNELS: dict[tuple[str, str], Kernel] = {
     ("batch_norm_inference", "numpy"): Kernel(
         batch_norm.batch_norm_accepts, batch_norm.inference_forward, batch_norm.inference_backward
     ),
+    ("rational_quadratic", "numpy"): Kernel(splines.spline_accepts, splines.spline_forward, splines.spline_backward),
     ("nade", "numpy"): Kernel(recurrences.nade_accepts, recurrences.nade_forward, recurrences.nade_backward),
 }
 
@@ -124,10 +136,15 @@ def instead(name: str, *operands: Any) -> Callable | None:
         return None
     if not all(is_float32(x) and x.size for x in operands):
         return None
-    kernel = getattr(importlib.import_module(module), name)
+    kernel = _imported(module, name)
     if name in ANY_LAYOUT:
         return kernel
     return lambda *args: kernel(*map(plain, args[: len(operands)]), *args[len(operands) :])
+
+
+@functools.cache
+def _imported(module: str, name: str) -> Callable:
+    return getattr(importlib.import_module(module), name)
 
 
 FORWARDS: dict[tuple[str, str], str] = {

@@ -38,6 +38,9 @@ def empty(shape: tuple[int, ...]) -> np.ndarray:
 
 def in_pieces(work: Callable[[int, slice], object], count: int, size: int) -> None:
     """work(0, slice(0, a)), work(1, slice(a, 2a)), ... up to `count` items, each of `size` elements."""
+    if 0 < count * size <= PIECE:
+        work(0, slice(0, count))
+        return
     each, number = pieces(count, size)
     task = lambda k: work(k, slice(k * each, min((k + 1) * each, count)))
     if count * size < SHARED:

@@ -56,7 +56,7 @@ def _sides(x: np.ndarray, axes: tuple[int, ...]) -> tuple[int, int, int] | None:
     if not (x.flags.carray and x.size and axes):
         return None
     first, last = min(axes), max(axes)
-    if len(set(axes)) != last - first + 1:
+    if len(axes) != last - first + 1:
         return None
     return math.prod(x.shape[:first]), math.prod(x.shape[first : last + 1]), math.prod(x.shape[last + 1 :])
 
@@ -74,7 +74,11 @@ def _down(piece: Callable, whole: Callable, cube: np.ndarray, shape: tuple[int, 
         out = np.empty((A, *shape))
         in_pieces(lambda _, part: whole(cube[part], out[part]), A, B * C)
         return out
-    out = np.empty((pieces(B, C)[1], *shape))
+    number = pieces(B, C)[1]
+    if number == 1:
+        piece(cube[0], out := np.empty(shape))
+        return out[None]
+    out = np.empty((number, *shape))
     in_pieces(lambda k, part: piece(cube[0, part], out[k]), B, C)
     return out.sum(0, keepdims=True)
 

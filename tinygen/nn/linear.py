@@ -41,7 +41,8 @@ class Linear(Module):
         self.bias = Parameter(initialise.zeros((outputs,))) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.affine(x, self.weight, self.bias)
+        y = x @ self.weight
+        return y if self.bias is None else y + self.bias
 
 
 class Sequential(Module):
@@ -72,6 +73,8 @@ class Sequential(Module):
 
 class MLP(Sequential):
     """Linear layers with an activation between each two of them. (..., sizes[0]) -> (..., sizes[-1]).
+
+    A layer and its activation run as one op, `ops.affine`, where there is one for both.
 
     `last_init` draws the weights of the last layer: `initialise.zeros` if it ends a residual branch.
     """
