@@ -2,7 +2,7 @@
 
     y[n, i, j, d] = sum_{a,b,c} x[n, stride * i + dilation * a - top, stride * j + dilation * b - left, c] w[a, b, c, d]
 
-What is computed, how it is shared out, and by which of four ways:
+What is computed, how it is shared out, and by which of five ways:
 
     1x1, stride 1           one product of matrices                                                 matmul.py
     3x3, stride 1           2.25 times fewer multiplications, from 8 channels a group on            winograd.py
@@ -13,6 +13,21 @@ What is computed, how it is shared out, and by which of four ways:
 The gradient by x of a convolution of stride 1 is a convolution with the kernel turned round; of any other stride it is
 the transpose of im2col. Each thread takes some of the lines (n, i); where weights are computed, every thread adds up
 its own, and these sums are added in order. All of it lives on the sgemm of one thread that matmul.py describes.
+
+Measured on one thread, ms, and operations a second beside that sgemm at 1024 x 1024 (each multiplication that the sum
+above has counts, also where a way gets by with fewer):
+
+                                                 y             gradient by x     gradient by w
+    3x3,  28x28, batch 64,  32 channels         3.4, 112 %       3.3, 114 %       3.7, 103 %
+    3x3,  14x14,            64                  2.3, 169 %       2.4, 163 %       2.6, 148 %
+    3x3,   7x7,            128                  3.4, 110 %       3.5, 105 %       2.9, 131 %
+    4x4,  14x14, stride 2,  64 to 128           3.4, 101 %       3.0, 112 %       3.3, 102 %
+    3x3,  28x28, stride 2,  32 to 64            3.2,  58 %       2.6,  73 %       3.2,  60 %
+    3x3,  28x28, dilation 2, 32                 6.1,  63 %       6.1,  63 %       6.7,  58 %
+    1x1,  14x14,            64 to 128           0.8, 100 %       1.0,  82 %       0.9,  90 %
+    3x3,  28x28,             1 to 32            0.3,  39 %       0.5,  22 %       0.4,  34 %
+
+Tiles of 7x7 pixels are a quarter outside. Two threads take 0.54 to 0.6 times as long from 14x14 pixels on.
 """
 
 import threading

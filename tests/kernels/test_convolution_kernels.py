@@ -1,14 +1,11 @@
 """The kernels of convolution against the forwards they stand in for, which are the definitions."""
 
-import subprocess
-import sys
-import threading
-
 import hypothesis.strategies as st
 import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from layouts import misaligned, read_only, scattered
 
 from tinygen import ops
 from tinygen.dispatch import definitions_only
@@ -63,27 +60,6 @@ def problems(draw):
     seed = draw(st.integers(0, 2**32 - 1))
     x, w = normal(n, *image, c * groups, seed=seed), normal(*size, c, d * groups, seed=seed + 1)
     return x, w, {"stride": stride, "padding": pads, "dilation": dilation, "groups": groups}
-
-
-def scattered(x):
-    """The same values, neither contiguous nor in row-major order."""
-    room = np.zeros([2 * side for side in x.shape[::-1]], x.dtype)
-    view = room[tuple(slice(None, None, 2) for _ in x.shape)].T
-    view[...] = x
-    return view
-
-
-def misaligned(x):
-    memory = np.empty(x.nbytes + 1, np.uint8)[1:].view(x.dtype).reshape(x.shape)
-    memory[...] = x
-    assert not memory.size or not memory.flags.aligned
-    return memory
-
-
-def read_only(x):
-    x = x.copy()
-    x.flags.writeable = False
-    return x
 
 
 def assert_kernels_equal_definitions(problem):
@@ -171,28 +147,6 @@ def test_one_thread_and_two_agree_to_rounding_and_a_run_repeats_its_bits(x, w, p
         np.testing.assert_allclose(*results, rtol=0, atol=1e-5 * np.abs(results[0]).max())
 
 
-@wide
-def test_eight_python_threads_may_convolve_at_once(x, w, params, thread_count):
-    made = calls(x, w, with_defaults(params)).values()
-    expected = [f(*operands) for f, operands in made]
-    start, results = threading.Barrier(8), {}
-
-    def work(i):
-        numba.set_num_threads(thread_count)
-        start.wait()
-        for _ in range(5):
-            results[i] = [f(*operands) for f, operands in made]
-
-    workers = [threading.Thread(target=work, args=(i,)) for i in range(8)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    for i in range(8):
-        for got, e in zip(results[i], expected, strict=True):
-            np.testing.assert_array_equal(got, e)
-
-
 def test_kernels_are_what_runs_in_float32_and_only_there(monkeypatch):
     ran = []
     for name in ("conv2d", "conv_transpose2d", "conv2d_weight_gradient"):
@@ -242,22 +196,3 @@ def test_shared_work_is_done_once_each_and_errors_come_back():
     with pytest.raises(ValueError, match="0|1"):
         threads.share(fail, 2, 2)
     threads.share(done.append, 0, 2)
-
-
-def test_a_forked_process_convolves_too():
-    code = """
-import os, numba, numpy as np
-from tinygen import ops
-from tinygen.kernels.cpu import convolution
-convolution.WORTH_SHARING = 0
-x, w = np.ones((4, 8, 8, 8), np.float32), np.ones((3, 3, 8, 8), np.float32)
-y = ops.conv2d(x, w)
-child = os.fork()
-if child == 0:
-    os._exit(0 if (ops.conv2d(x, w) == y).all() else 1)
-assert os.waitpid(child, 0)[1] == 0
-"""
-    if not hasattr(__import__("os"), "fork"):
-        pytest.skip("this system does not fork")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr

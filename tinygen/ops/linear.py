@@ -27,7 +27,6 @@ from tinygen.registry import op
 _MATRICES, _VECTORS = 2**19, 9216  # multiplications from which on OpenBLAS uses several threads
 
 
-
 def _swap(x):
     """The transpose of each matrix."""
     return x.swapaxes(-1, -2)
