@@ -74,38 +74,38 @@ def keep(entry: Entry, result: Result) -> bool:
 
 # -- the page --------------------------------------------------------------------------------------------------------
 
-HEAD = """\
+HEAD = f"""\
 # The learning path
 
 One demo per row, in reading order: each is one file that trains, measures and draws one idea. `python -m demos` lists
 them, `python -m demos NAME` runs one. A figure is the mean over the seeds with its standard deviation, followed by the
-bar that was set for it before. This page is written by `python -m demos --all`, from what each demo measures.
+bar that was set for it before; where that was missed, it says so. This page is written by `python -m demos --all`, from
+what each demo measures.
 
-| no. | demo | picture | trains on | measured, with its bar | minutes a seed |
-|---|---|---|---|---|---|
-"""
+| no. | demo, data, minutes | picture{34 * "&nbsp;"} | figure reached, and bar{50 * "&nbsp;"} |
+|---|---|---|---|
+"""  # the spaces keep the columns of pictures and figures wide
 
 
 def page(entries: Sequence[Entry]) -> str:
     """The page, in Markdown: a row for each demo, and one for each that is planned."""
-    rows = {number: f"| {number} | {name}<br>{idea} |  |  | planned |  |" for number, (name, idea) in PLANNED.items()}
+    rows = {number: f"| {number} | {name}<br>{idea} |  | planned |" for number, (name, idea) in PLANNED.items()}
     rows |= {entry.demo.number: _row(entry, last(entry)) for entry in entries}
     return HEAD + "\n".join(rows[number] for number in sorted(rows)) + "\n"
 
 
 def _row(entry: Entry, result: Result | None) -> str:
-    demo = entry.demo
-    name = f"[{entry.name}]({entry.path.name})<br>{_cell(entry.idea)}"
-    if result is None:
-        return f"| {demo.number} | {name} |  | {_cell(demo.data)} | not measured yet |  |"
-    face = representative(entry, result)
-    picture = f'<img src="pictures/{entry.name}_{face}" alt="{face}" width="240">' if face else ""
-    figures = "<br>".join(map(_cell, headlines(result.report)))
-    return f"| {demo.number} | {name} | {picture} | {_cell(demo.data)} | {figures} | {_cell(took(result.report))} |"
+    about = [f"[{entry.name}]({entry.path.name})", entry.idea, f"Data: {entry.demo.data}."]
+    figures, picture = ["not measured yet"], ""
+    if result is not None:
+        about.append(f"Minutes a seed: {took(result.report)}.")
+        figures, face = headlines(result.report), representative(entry, result)
+        picture = f'<img src="pictures/{entry.name}_{face}" alt="{face}" width="240">' if face else ""
+    return f"| {entry.demo.number} | {_cell(about)} | {picture} | {_cell(figures)} |"
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
+def _cell(lines: Sequence[str]) -> str:
+    return "<br>".join(lines).replace("|", "\\|")
 
 
 def representative(entry: Entry, result: Result) -> str | None:
@@ -115,8 +115,10 @@ def representative(entry: Entry, result: Result) -> str | None:
 
 def headlines(report: dict[str, Any]) -> list[str]:
     """The metrics that have a bar, in words; all of them if none has."""
-    rows = in_words(report["metrics"])
-    held = [f"{name}: {value} (bar {bar}; met: {met})" for name, value, _, bar, met in rows if bar]
+    metrics = report["metrics"]
+    rows = in_words(metrics)
+    told = lambda name, met: "" if all(metrics[name]["met"]) else "; missed" if met == "no" else f"; met by {met}"
+    held = [f"{name}: {value} (bar {bar}{told(name, met)})" for name, value, _, bar, met in rows if bar]
     beside = lambda reference: f" ({reference})" if reference else ""
     return held or [f"{name}: {value}{beside(reference)}" for name, value, reference, *_ in rows]
 

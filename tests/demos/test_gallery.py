@@ -62,7 +62,8 @@ def test_all_writes_a_row_with_picture_data_metric_bar_figure_and_minutes(folder
     main(["--all", "--seeds", "2"], folder)
     row = next(line for line in (folder / "README.md").read_text().splitlines() if line.startswith("| 2 |"))
     assert "[draws](draws.py)<br>A number & a picture" in row and "pictures/draws_samples.png" in row
-    assert "| numbers | error \\| bias: 0.75 ± 0.71 (bar <= 1; met: 1 of 2) | 0.0" in row and "2 seeds" in row
+    assert "Data: numbers.<br>Minutes a seed: 0.0 (of the processor: 0.0); 2 seeds, " in row
+    assert row.endswith("| error \\| bias: 0.75 ± 0.71 (bar <= 1; met by 1 of 2) |")
     assert (folder / "pictures" / "draws_plane.gif").read_text() == "drawn in 10 steps"
     assert json.loads((folder / "results" / "draws.json").read_text())["seeds"] == [0, 1]
 
@@ -70,7 +71,7 @@ def test_all_writes_a_row_with_picture_data_metric_bar_figure_and_minutes(folder
 def test_a_demo_that_was_not_run_keeps_its_figures_and_one_never_run_says_so(folder):
     main(["--all"], folder)
     before = (folder / "README.md").read_text()
-    assert "| 1 | [fails](fails.py)<br>A demo without data. |  | nothing | not measured yet |  |" in before
+    assert "| 1 | [fails](fails.py)<br>A demo without data.<br>Data: nothing. |  | not measured yet |" in before
     (folder / "draws.py").write_text(DRAWS.replace("run.metric", "run.no_such_metric"))
     assert learning_path.update(catalogue(folder), []) == [] and (folder / "README.md").read_text() == before
 
