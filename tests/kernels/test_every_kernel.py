@@ -244,6 +244,7 @@ ZEROS_LEFT_OUT = {  # one of definition and kernel leaves out products with zero
     **dict.fromkeys(("conv2d", "conv_transpose2d", "conv2d_weight_gradient"), "those of the padding"),
     "nade": "those with pixels that are off",
 }
+IN_GRADIENTS = {**ZEROS_LEFT_OUT, "rational_quadratic": "those of the slopes of bins where x lies in none"}
 
 
 @every_op
@@ -260,6 +261,7 @@ def test_nan_and_infinity_come_out_where_the_definition_has_them(name):
         if name not in ZEROS_LEFT_OUT:
             for f, e in zip(found[0], expected[0], strict=True):
                 np.testing.assert_array_equal(np.isfinite(f), np.isfinite(e))
+        if name not in IN_GRADIENTS:
             assert not any(np.any(np.isfinite(f) & ~np.isfinite(e)) for f, e in zip(found[1], expected[1]))
         for f, e in zip(found[0], expected[0], strict=True):
             both = np.isfinite(f) & np.isfinite(e)
