@@ -64,7 +64,7 @@ def run(name, operands, params, weights, dtype, layout=np.asarray):
     args = [x if not isinstance(x, np.ndarray) else tinygen.Tensor(convert(x), x.dtype.kind == "f") for x in operands]
     ys = several(REGISTRY[name](*args, **params))
     asked = [x for x in args if isinstance(x, tinygen.Tensor) and x.requires_grad]
-    op = (ys[0].node if len(ys) == 1 else ys[0].node.parents[0]).op
+    op = ys[0].node.op or ys[0].node.parents[0].op  # one of several outputs has a node that leads to the op's
     grads = grad(ys, asked, [tinygen.Tensor(layout(w.astype(dtype))) for w in weights], allow_unused=True)
     return [*[y.numpy() for y in ys], *[g.numpy() for g in grads]], op is REGISTRY[name]
 

@@ -2,7 +2,8 @@
 
 Memory: row by row, each row three times (maximum, exponentials with their sum, scaling), of which only the first touch
 of `x` and the last of `out` leave the cache: 8 bytes an element forward, 12 backward. Operations: about 22 an element
-forward, 15 of them in exp; 4 backward.
+forward, 15 of them in exp; 4 backward. Measured on one AVX-512 core at (8192, 512), of the bandwidth of a plain copy:
+forward 61 %, bound by arithmetic and by waiting for each row's maximum and sum; backward 106 %.
 
 Conventions: a row that is -inf throughout (fully masked) gives zeros, and its gradient is zero. A row with a NaN or
 +inf becomes NaN.
