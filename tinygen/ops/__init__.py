@@ -185,6 +185,9 @@ from tinygen.ops.shapes import (
     tril,
     triu,
 )
+from tinygen.ops.splines import (
+    rational_quadratic,
+)
 
 __all__ = [
     "abs",
@@ -295,6 +298,7 @@ __all__ = [
     "power",
     "prod",
     "put_add",
+    "rational_quadratic",
     "ravel",
     "reciprocal",
     "relu",
