@@ -110,8 +110,8 @@ def test_arrays_in_give_the_same_as_tensors_and_memory_order_does_not_matter(nam
     strided = [scattered(x) if isinstance(x, np.ndarray) else x for x in operands]
     plain = REGISTRY[name](*operands, **params)
     tracked = REGISTRY[name](*_tensors(operands), **params)
-    scattered = REGISTRY[name](*strided, **params)
-    outs = [out if isinstance(out, tuple) else (out,) for out in (plain, tracked, scattered)]
+    strewn = REGISTRY[name](*strided, **params)
+    outs = [out if isinstance(out, tuple) else (out,) for out in (plain, tracked, strewn)]
     for a, b, c in zip(*outs, strict=True):
         np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=1e-12)
         np.testing.assert_allclose(np.asarray(a), np.asarray(c), rtol=1e-12)
