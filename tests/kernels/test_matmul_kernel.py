@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from layouts import misaligned, read_only, scattered
 
-from tinygen import ops, tensor
+from tinygen import dispatch, ops, tensor
 from tinygen.dispatch import definitions_only
 from tinygen.errors import ShapeError
 from tinygen.kernels.cpu import matmul as kernels
@@ -100,8 +100,13 @@ def test_one_thread_and_two_agree_to_rounding_and_a_run_repeats_its_bits():
 
 
 def test_large_products_and_their_gradients_come_to_the_kernel_and_small_ones_do_not(monkeypatch):
-    ran, kernel = [], kernels.matmul
-    monkeypatch.setattr(kernels, "matmul", lambda a, b: (ran.append((a.shape, b.shape)), kernel(a, b))[1])
+    ran, instead = [], dispatch.instead
+
+    def watched(name, *operands):
+        kernel = instead(name, *operands)
+        return kernel and (lambda *args: (ran.append(tuple(x.shape for x in operands)), kernel(*args))[1])
+
+    monkeypatch.setattr(dispatch, "instead", watched)
     a, b = tensor(normal(128, 64), requires_grad=True), tensor(normal(64, 96), requires_grad=True)
     (a @ b).sum().backward()
     assert ran == [((128, 64), (64, 96)), ((128, 96), (96, 64)), ((64, 128), (128, 96))]
