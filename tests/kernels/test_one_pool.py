@@ -38,6 +38,6 @@ def test_nothing_spins_after_convolutions_and_large_products():
     done = subprocess.run([sys.executable, "-c", CODE], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     ours, numpys = map(float, done.stdout.split())
-    if numpys < 0.01:
+    if numpys < 0.002:
         pytest.skip("NumPy's BLAS has one thread here, or does not spin: nothing to keep asleep")
-    assert ours < 0.01
+    assert ours < 0.2 * numpys
