@@ -631,3 +631,10 @@ def test_graphviz_draws_leaves_and_ops():
     text = graphviz(ops.exp(x * 2).sum())
     assert text.startswith("digraph {") and text.count("->") == 3
     assert 'label="exp\\n(2,)"' in text and "shape=box" in text
+
+
+def test_a_gradient_lies_row_by_row_in_memory_however_the_vjp_laid_it():
+    w = tinygen.tensor(np.ones((3, 4), np.float32), requires_grad=True)
+    (w.T * np.arange(12, dtype=np.float32).reshape(4, 3)).sum().backward()
+    assert w.grad.flags.c_contiguous
+    np.testing.assert_array_equal(w.grad, np.arange(12).reshape(4, 3).T)

@@ -126,8 +126,9 @@ def grad(
 
 
 def _own(g: Any) -> Any:
-    """A copy, because vjps may hand on their argument or a view of it, and a person may change a gradient in place."""
-    return arrays.xp(g).array(g)
+    """A copy, because vjps may hand on their argument or a view of it, and a person may change a gradient in place. Row
+    by row in memory whatever the vjp made, as parameters are and as optimisers' kernels want it."""
+    return arrays.xp(g).array(g, order="C")
 
 
 def _walk(roots: list, seeds: list, targets: set | None, retain: bool, create_graph: bool) -> dict:
