@@ -10,15 +10,15 @@ pixel depends on those before it, and three models here assume less and less:
 - NADE: each pixel has a hidden layer that looks at those before it; what makes this affordable is that a layer differs
   from that of the pixel before by one row of weights (Larochelle & Murray 2011).
 - MADE: an autoencoder, in which masks cut every way from a pixel to its own reconstruction, and to those before it.
-  Masks are drawn at random; over eight draws of them the model is averaged, which a small set of data needs. Or each
-  draw has an order of its own, and the same network learns them all (Germain et al. 2015).
+  Masks are drawn at random, and a model may be averaged over several draws of them, two here. Or each draw has an order
+  of its own, and the same network learns them all (Germain et al. 2015).
 
 All figures are nats per digit, exact, on digits that are held out and binarised once. With the 9,000 digits that come
 along, pixels to learn from are drawn anew from the grey levels at every step, which is what there is against
 overfitting; with `--data full` training pixels are drawn once as well (60,000 of them; the papers hold out 10,000 of
 these), which is the protocol of the papers' figures, though with other random numbers.
 
-    python -m demos autoregressive --data full --steps 10000        a quarter of an hour on two cores
+    python -m demos autoregressive --data full --steps 5000        a quarter of an hour on two cores
 
 The models are in tinygen/models/autoregressive.py; NADE's walk along the pixels is a kernel, kernels/cpu/nade.py.
 """
@@ -32,20 +32,21 @@ from tinygen import no_grad, ops, optim, plotting
 from tinygen.data import Batches, Dataset, binarise, load
 from tinygen.models import FVSBN, MADE, NADE
 from tinygen.models.autoregressive import Autoregressive
+from tinygen.models.rbm import log_odds
 from tinygen.training import Training
 
 DEMO = Demo(
     number=4,
     data="digits, binarised",
     minutes=3,
-    steps=3000,
+    steps=2500,
     quick_steps=20,
     blas_threads=1,
     datasets=("digits", "full"),
 )
 
 PIXELS, BATCH = 28 * 28, 100
-MADES = {"digits": (500, 8), "full": (1000, 1)}  # hidden units, and masks over which MADE is averaged; NADE has 500
+MADES = {"digits": (500, 2), "full": (1000, 1)}  # hidden units, and masks over which MADE is averaged; NADE has 500
 PUBLISHED = {"FVSBN": 97.45, "NADE": 88.33, "MADE": 88.40}  # nats, on MNIST with pixels drawn once
 BAR = 95.0  # nats, of MADE on MNIST
 
@@ -66,10 +67,10 @@ def main(run: Run) -> None:
         "MADE": MADE(PIXELS, (width,), masks=masks, rng=run.rng),
         "MADE of two orders": MADE(PIXELS, (width,), masks=2, orders=True, rng=run.rng),
     }
-    trainings = {"MADE": fit(run, models["MADE"], train, "training")}  # the first: its checkpoint is the demo's
-    trainings |= {name: fit(run, model, train, name) for name, model in models.items() if name != "MADE"}
+    trainings = {"MADE": fit(run, models["MADE"], train, 2 * run.steps, "training")}  # its steps cost half of NADE's
+    trainings |= {name: fit(run, model, train, run.steps, name) for name, model in models.items() if name != "MADE"}
     told = MADE(PIXELS, (width,), classes=10, rng=run.rng)
-    fit(run, told, train, "conditional", drawn_once.train.labels)
+    fit(run, told, train, run.steps, "conditional", drawn_once.train.labels)
 
     # -- what they learned ------------------------------------------------------------------------------------------
     picture = lambda digits: plotting.save(run.path("samples.png"), plotting.images(digits[:100], "Samples"))
@@ -81,10 +82,13 @@ def main(run: Run) -> None:
         draw_orders(run, models)
 
 
-def fit(run: Run, model: Autoregressive, train: np.ndarray, name: str, labels: np.ndarray | None = None) -> Training:
-    """Trains one model; `labels` for one that is told the class."""
+def fit(
+    run: Run, model: Autoregressive, train: np.ndarray, steps: int, name: str, labels: np.ndarray | None = None
+) -> Training:
+    """Trains one model, from pixels that are coins of the right brightness; `labels` for one that is told the class."""
+    model.b.data = log_odds(binarise(train, run.rng))
     batches = Batches(train, np.zeros(len(train)) if labels is None else labels, size=BATCH, rng=run.rng)
-    schedule = optim.cosine(run.steps, warmup=run.steps // 20)
+    schedule = optim.cosine(steps, warmup=steps // 20)
     optimiser = optim.Adam(model.parameters(), lr=1e-2 if name == "FVSBN" else 1.5e-3, schedule=schedule)
 
     def step(i, rng):
@@ -96,7 +100,7 @@ def fit(run: Run, model: Autoregressive, train: np.ndarray, name: str, labels: n
         return loss
 
     state = {"model": model, "optimiser": optimiser, "batches": batches}
-    return run.train(step, state, name=name, read_every=100)
+    return run.train(step, state, steps=steps, name=name, read_every=100)
 
 
 def flat(images: np.ndarray) -> np.ndarray:
@@ -179,7 +183,7 @@ def where_the_nats_are(model: Autoregressive, x: np.ndarray, name: str) -> plott
     return plotting.heat_map(nats[::-1], (0, 28, 0, 28), f"{name}: nats of each pixel", top=0.6, label="nats")
 
 
-def draw_orders(run: Run, models: dict, n: int = 16, every: int = 7) -> None:
+def draw_orders(run: Run, models: dict, n: int = 16, every: int = 14) -> None:
     """How an image fills: by rows, and in one of the orders at random that the other MADE learned."""
     panels = []
     for name, title in (("MADE", "Row by row"), ("MADE of two orders", "In an order drawn at random")):
@@ -191,4 +195,4 @@ def draw_orders(run: Run, models: dict, n: int = 16, every: int = 7) -> None:
                 frames.append(np.where(known, x, 0.35))
         panels.append(plotting.images(as_images(np.array(frames)), title, columns=4))
     captions = [f"{every * t} of {PIXELS} pixels" for t in range(len(frames))]
-    plotting.animate(run.path("orders.gif"), *panels, captions=captions, fps=12)
+    plotting.animate(run.path("orders.gif"), *panels, captions=captions, fps=8)
