@@ -11,7 +11,8 @@ slopes at knots (x^(k), y^(k)). On piece k, with
 
 It rises wherever the slopes are positive, and solving it for x is solving a quadratic equation. Outside [-B, B] it is
 the identity, and it joins that smoothly: the slope at both ends is 1. One such curve can have as many steep and flat
-places as it has pieces; that is what a density with gaps needs.
+places as it has pieces; that is what a density with gaps needs. The way there is an op, `ops.rational_quadratic`; the
+way back stands here.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ from tinygen import ops
 from tinygen.errors import InputError
 from tinygen.models.flow import Bijection, Composition, per_example, values
 from tinygen.nn import MLP, initialise
+from tinygen.ops.splines import LEAST
 from tinygen.random import Generator
 
-NARROWEST, FLATTEST = 1e-3, 1e-3  # of pieces, as a share of 2B, and of slopes: float32 can still tell them apart
-UNIT_SLOPE = math.log(math.expm1(1 - FLATTEST))  # softplus of this, plus FLATTEST, is 1
+UNIT_SLOPE = math.log(math.expm1(1 - LEAST))  # softplus of this, plus LEAST, is 1
 
 
 class Piece(NamedTuple):
@@ -45,15 +46,9 @@ class Piece(NamedTuple):
 
 def rational_quadratic(x: Any, raw: Any, bound: float) -> tuple[Any, Any]:
     """z and log dz/dx for each x (...), on the curves that `raw` (..., 3 K - 1) describes (see `knots`)."""
-    inside, x_ = np.abs(values(x)) < bound, ops.clip(x, -bound, bound)
-    p = _piece(x_, raw, bound, by_height=False)
-    xi = ops.clip((x_ - p.x) / p.w, 0, 1)  # rounding may leave it
-    s, rest = p.h / p.w, 1 - xi
-    both = xi * rest
-    q = s + (p.right + p.left - 2 * s) * both
-    z = p.y + p.h * (s * xi * xi + p.left * both) / q
-    slope = p.right * xi * xi + 2 * s * both + p.left * rest * rest
-    return ops.where(inside, z, x), ops.where(inside, 2 * ops.log(s / q) + ops.log(slope), 0.0)
+    k = (raw.shape[-1] + 1) // 3
+    widths, heights, slopes = ops.split(raw, [k, 2 * k], axis=-1)
+    return ops.rational_quadratic(x, widths, heights, slopes + UNIT_SLOPE, bound=bound)
 
 
 def inverse_rational_quadratic(z: Any, raw: Any, bound: float) -> Any:
@@ -81,9 +76,9 @@ def knots(raw: Any, bound: float) -> tuple[Any, Any, Any]:
     """
     k = (raw.shape[-1] + 1) // 3
     shares = ops.softmax(ops.reshape(raw[..., : 2 * k], (*raw.shape[:-1], 2, k)))
-    sizes = 2 * bound * (NARROWEST + (1 - k * NARROWEST) * shares)
+    sizes = 2 * bound * (LEAST + (1 - k * LEAST) * shares)
     corners = ops.cumsum(sizes, axis=-1) - sizes - bound
-    inner = FLATTEST + ops.softplus(raw[..., 2 * k :] + UNIT_SLOPE)
+    inner = LEAST + ops.softplus(raw[..., 2 * k :] + UNIT_SLOPE)
     ends = np.ones((*raw.shape[:-1], 1), raw.dtype)
     return sizes, corners, ops.concatenate([ends, inner, ends], axis=-1)
 
