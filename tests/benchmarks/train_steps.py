@@ -28,7 +28,7 @@ import importlib.util
 import json
 import multiprocessing
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,12 +71,11 @@ def main() -> None:
     if options.keep_memory:
         os.environ |= KEEP_MEMORY
     libraries = ["tinygen", *present(options.peers)]
+    save = lambda report: harness.write(options.json, merged(options.json, report)) if options.json else None
     if options.memory:
-        report = remember(libraries, [number for number in options.only if number in HELD], options.threads)
+        remember(libraries, [number for number in options.only if number in HELD], options.threads, save)
     else:
-        report = measure(libraries, options.only, options.threads, options.rounds)
-    if options.json:
-        harness.write(options.json, merged(options.json, report))
+        measure(libraries, options.only, options.threads, options.rounds, save)
 
 
 def asked() -> argparse.Namespace:
@@ -115,8 +114,8 @@ def present(peers: list[str]) -> list[str]:
 # -- time --------------------------------------------------------------------------------------------------------------
 
 
-def measure(libraries: list[str], numbers: list[str], threads: int, rounds: int) -> dict[str, Any]:
-    """Compare the workloads one after the other, print a line for each library, and return all that was found."""
+def measure(libraries: list[str], numbers: list[str], threads: int, rounds: int, save: Callable) -> None:
+    """Compare the workloads one after the other; print a line for each library, and save what was found so far."""
     report = opening(threads)
     print(f"\n{'':5}{'workload':28}{'library':9}{'median':>10}{'quartiles':>22}{'over tinygen':>15}    ms")
     for number in numbers:
@@ -130,9 +129,9 @@ def measure(libraries: list[str], numbers: list[str], threads: int, rounds: int)
         for name, row in rows.items():
             spread = f"{row['low']:.2f} to {row['high']:.2f}"
             print(f"{number:5}{title:28}{name:9}{row['median']:10.2f}{spread:>22}{row['ratio']:15.2f}", flush=True)
+        save(report)
     for peer, mean in means(report["workloads"]).items():
         print(f"\ngeometric mean of {NAMES[peer]} over tinygen: {mean:.2f}")
-    return report
 
 
 def opening(threads: int) -> dict[str, Any]:
@@ -215,7 +214,7 @@ def means(workloads: dict[str, Any]) -> dict[str, float]:
 # -- memory ------------------------------------------------------------------------------------------------------------
 
 
-def remember(libraries: list[str], numbers: list[str], threads: int, steps: int = 4) -> dict[str, Any]:
+def remember(libraries: list[str], numbers: list[str], threads: int, save: Callable, steps: int = 4) -> None:
     """Peak memory of a few steps, in a fresh process for each library and workload."""
     report = opening(threads)
     for number in numbers:
@@ -227,7 +226,7 @@ def remember(libraries: list[str], numbers: list[str], threads: int, steps: int 
         title = importlib.import_module(f"workloads.{WORKLOADS[number]}").WORKLOAD.title
         report["memory"][number] = {"title": title, "MiB": peaks}
         print(f"{number:5}{title:28}" + ", ".join(f"{name} {peak:.0f} MiB" for name, peak in peaks.items()), flush=True)
-    return report
+        save(report)
 
 
 # -- reports -----------------------------------------------------------------------------------------------------------
