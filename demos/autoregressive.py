@@ -164,13 +164,12 @@ def draw(run: Run, models: dict, told: MADE, x: np.ndarray, trainings: dict[str,
         run.path("completions.png"),
         plotting.images(as_images(rows.reshape(-1, PIXELS)), "A digit, its upper half, and nine ways to go on", 11),
     )
+    shares = np.linspace(0.1, 1, 200)  # what comes before would squeeze the rest
     curves = {name: plotting.running_mean(trainings[name].losses, 200) for name in models}
-    shown = np.arange(min(map(len, curves.values())))
-    shown = shown[len(shown) // 10 :]  # what comes before would squeeze the rest
-    curves = {name: values[shown] for name, values in curves.items()}
+    curves = {name: values[np.rint(shares * (len(values) - 1)).astype(int)] for name, values in curves.items()}
     plotting.save(
         run.path("learning.png"),
-        plotting.curve(curves, "While training", shown, ylabel="-log p(x), nats"),
+        plotting.curve(curves, "While training", 100 * shares, "% of the steps", "-log p(x), nats"),
         *[where_the_nats_are(model, x, name) for name, model in models.items() if name in PUBLISHED],
         columns=2,
     )
