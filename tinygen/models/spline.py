@@ -56,6 +56,9 @@ def inverse_rational_quadratic(z: Any, raw: Any, bound: float) -> Any:
 
     That root is 2 c / (-b - r) = (r - b) / (2 a) with r = sqrt(b^2 - 4 a c). Where b is negative the first form would
     subtract numbers that may be nearly equal, where it is not the second; and a can be 0 only there.
+
+    The way there may run on a kernel, whose knots are rounded otherwise than those here. One step of Newton's method on
+    that way itself, x - (z(x) - z) / (dz/dx), makes the two agree as far as float32 can.
     """
     inside, z_ = np.abs(values(z)) < bound, ops.clip(z, -bound, bound)
     p = _piece(z_, raw, bound, by_height=True)
@@ -65,7 +68,9 @@ def inverse_rational_quadratic(z: Any, raw: Any, bound: float) -> Any:
     r = ops.sqrt(ops.maximum(b * b - 4 * a * c, 0.0))
     falls = values(b) < 0
     xi = ops.where(falls, r - b, 2 * c) / ops.where(falls, 2 * a, -b - r)
-    return ops.where(inside, p.x + ops.clip(xi, 0, 1) * p.w, z)
+    x = ops.where(inside, p.x + ops.clip(xi, 0, 1) * p.w, z)
+    there, log_slope = rational_quadratic(x, raw, bound)
+    return x - (there - z) * ops.exp(-log_slope)
 
 
 def knots(raw: Any, bound: float) -> tuple[Any, Any, Any]:
