@@ -6,12 +6,12 @@ What is computed, how it is shared out, and by which of five ways:
 
     1x1, stride 1           one product of matrices                                                 matmul.py
     3x3, stride 1           2.25 times fewer multiplications, from 8 channels a group on            winograd.py
-    4x4, stride 2           1.78 times fewer multiplications, from 8 channels on                    winograd_strided.py
+    4x4, 3x3, stride 2      1.78 and 1.44 times fewer, from 8 channels on                           winograd_strided.py
     groups = C = D          loops along the channels                                                depthwise.py
     all other               what the kernel sees is laid out as rows of a matrix, and multiplied    im2col.py
 
 The gradient by x of a convolution of stride 1 is a convolution with the kernel turned round; of any other stride it is
-the transpose of im2col. Each thread takes some of the lines (n, i); where weights are computed, every thread adds up
+the transpose of im2col, or of the tiles of 4x4 kernels. Each thread takes some of the lines (n, i); where weights are computed, every thread adds up
 its own, and these sums are added in order. All of it lives on the sgemm of one thread that matmul.py describes.
 
 Measured on one thread, ms, and operations a second beside that sgemm at 1024 x 1024 (each multiplication that the sum
@@ -22,8 +22,8 @@ above has counts, also where a way gets by with fewer):
     3x3,  14x14,            64                  2.3, 169 %       2.4, 163 %       2.6, 148 %
     3x3,   7x7,            128                  3.4, 110 %       3.5, 105 %       2.9, 131 %
     4x4,  14x14, stride 2,  64 to 128           3.4, 101 %       3.0, 112 %       3.3, 102 %
-    3x3,  28x28, stride 2,  32 to 64            3.2,  58 %       2.6,  73 %       3.2,  60 %
-    3x3,  28x28, dilation 2, 32                 6.1,  63 %       6.1,  63 %       6.7,  58 %
+    3x3,  28x28, stride 2,  32 to 64            2.4,  80 %       2.4,  78 %       2.5,  75 %
+    3x3,  28x28, dilation 2, 32                3.5, 109 %       3.6, 107 %       4.3,  89 %
     1x1,  14x14,            64 to 128           0.8, 100 %       1.0,  82 %       0.9,  90 %
     3x3,  28x28,             1 to 32            0.3,  39 %       0.5,  22 %       0.4,  34 %
 
@@ -82,7 +82,7 @@ def conv_transpose2d(y, w, image, win, groups):
         turned = w[::-1, ::-1].reshape(kh, kw, c, groups, each).transpose(0, 1, 4, 3, 2)
         turned = np.ascontiguousarray(turned).reshape(kh, kw, each, groups * c)
         _convolve(y, turned, x, _turned(geometry, d, groups), groups)
-    elif _by_strided_tiles(geometry, w.shape, groups, n):
+    elif kh == kw == 4 and _by_strided_tiles(geometry, w.shape, groups, n):
         x = np.empty((n, *image, c), float32)
         _convolve_back_strided(y, w, x, geometry)
     else:
@@ -169,10 +169,9 @@ def _lines(geometry, d, least=96):
 
 def _by_tiles(geometry, kernel, groups, images):
     """Whether Winograd's way is faster: not if a quarter of the tiles is outside, or there are only a few of them."""
-    I, J, (KH, KW, c, D), plain = geometry[3], geometry[4], kernel, geometry[8:12] == (1, 1, 1, 1)
-    tiles = -(-I // 2) * -(-J // 2)
-    wide = min(c, D // groups) >= NARROW
-    return KH == KW == 3 and plain and wide and I * J >= 0.7 * 4 * tiles and images * tiles >= 64
+    I, J, (KH, KW, c, D), (high, wide) = geometry[3], geometry[4], kernel, _lines_of_tiles(_shape(geometry))
+    fits = KH == KW == 3 and geometry[8:10] == (1, 1) and min(c, D // groups) >= NARROW
+    return fits and I * J >= 0.7 * 4 * high * wide and images * high * wide >= 64
 
 
 def _convolve_tiles(x, w, y, geometry, groups):
@@ -186,7 +185,7 @@ def _convolve_tiles(x, w, y, geometry, groups):
         v, m, parted = _scratch(*sizes)
         winograd.convolve(*operands, begin, end, lines, v, m, zeros, parted)
 
-    _share_lines(run, len(x) * -(-shape[3] // 2), 1, 4, 4 * y.size * geometry[7])
+    _share_lines(run, len(x) * _lines_of_tiles(shape)[0], 1, 4, 4 * y.size * geometry[7])
 
 
 def _correlate_tiles(x, y, geometry, groups):
@@ -198,21 +197,27 @@ def _correlate_tiles(x, y, geometry, groups):
         operands = x.reshape(-1), y.reshape(-1), totals[number], shape, groups, D
         winograd.correlate(*operands, begin, end, lines, v, z, zeros, parted)
 
-    _share_lines(run, len(x) * -(-shape[3] // 2), 1, 1, 4 * y.size * c)
+    _share_lines(run, len(x) * _lines_of_tiles(shape)[0], 1, 1, 4 * y.size * c)
     between, w = np.empty(12 * c * D, float32), np.empty(9 * c * D, float32)
     winograd.transform_gradient(_in_order(totals), between, w, c * D)
     return w.reshape(3, 3, c, D)
 
 
 def _shape(geometry):
-    """H, W, C, I, J, top, left: what is left of a geometry when the window is given."""
-    return (*geometry[:5], *geometry[12:])
+    """H, W, C, I, J, dh, dw, top, left: what is left of a geometry when the window and the stride are given."""
+    return (*geometry[:5], *geometry[10:])
+
+
+def _lines_of_tiles(shape):
+    """How many lines of tiles an image has, and how many tiles there are in one."""
+    I, J, dh, dw = shape[3:7]
+    return dh * -(-I // (2 * dh)), dw * -(-J // (2 * dw))
 
 
 def _tiles(shape, D):
     """Lines of tiles at a time, the sizes of their V, M and parted lines, and a line of zeros."""
-    H, W, C, I, J, top, left = shape
-    wide = -(-J // 2)
+    H, W, C, I, J = shape[:5]
+    wide = _lines_of_tiles(shape)[1]
     lines = max(1, min(TILES // (16 * (C + D)), UNPACKED // (C * D)) // wide)
     sizes = 16 * lines * wide * C, 16 * lines * wide * D, 2 * (wide + 1) * C
     return lines, sizes, np.zeros(max(W * C, J * D), float32)
@@ -225,14 +230,14 @@ def _by_strided_tiles(geometry, kernel, groups, images):
     """Whether Winograd's way is faster."""
     I, J, (KH, KW, c, D), rest = geometry[3], geometry[4], kernel, geometry[8:12]
     tiles = -(-I // 2) * -(-J // 2)
-    fits = KH == KW == 4 and rest == (2, 2, 1, 1) and groups == 1 and min(c, D) >= NARROW
+    fits = {KH, KW} <= {3, 4} and rest == (2, 2, 1, 1) and groups == 1 and min(c, D) >= NARROW
     return fits and I * J >= 0.7 * 4 * tiles and images * tiles >= 64
 
 
 def _convolve_strided(x, w, y, geometry):
-    (C, D), shape = w.shape[2:], _shape(geometry)
+    (C, D), shape = w.shape[2:], _strided_shape(geometry)
     lines, sizes, zeros = _strided_tiles(shape, D, -(-shape[4] // 2), 36 * C, 9 * D, 4 * C)
-    operands = x.reshape(-1), _strided_weights(w), y.reshape(-1), shape, D
+    operands = x.reshape(-1), _strided_weights(_phases(w)), y.reshape(-1), shape, D
 
     def run(_, begin, end):
         v, m, parted = _scratch(*sizes)
@@ -242,10 +247,10 @@ def _convolve_strided(x, w, y, geometry):
 
 
 def _convolve_back_strided(y, w, x, geometry):
-    (C, D), shape = w.shape[2:], _shape(geometry)
-    high, wide = (((side - 1 + before) // 2 + 2) // 2 for side, before in zip(shape[:2], shape[5:]))
+    (C, D), shape = w.shape[2:], _strided_shape(geometry)
+    high, wide = (((side - 1 + before) // 2 + 2) // 2 for side, before in zip(shape[:2], shape[7:]))
     lines, sizes, zeros = _strided_tiles(shape, D, wide, 9 * D, 9 * C, 2 * D)
-    turned = w.reshape(2, 2, 2, 2, C, D)[::-1, :, ::-1].swapaxes(4, 5)                          # of each phase
+    turned = _phases(w)[::-1, :, ::-1].swapaxes(4, 5)
     operands = y.reshape(-1), _strided_weights(turned), x.reshape(-1), shape, D
 
     def run(_, begin, end):
@@ -256,7 +261,7 @@ def _convolve_back_strided(y, w, x, geometry):
 
 
 def _correlate_strided(x, y, geometry):
-    C, D, shape = x.shape[3], y.shape[3], _shape(geometry)
+    C, D, shape = x.shape[3], y.shape[3], _strided_shape(geometry)
     totals = np.zeros((threads(), 36 * C * D), float32)
     lines, sizes, zeros = _strided_tiles(shape, D, -(-shape[4] // 2), 36 * C, 9 * D, 4 * C)
 
@@ -269,12 +274,27 @@ def _correlate_strided(x, y, geometry):
     q = _in_order(totals).reshape(3, 3, 2, 2, C, D)
     q = np.stack([q[0] + q[1], q[1] + q[2]])                                                    # G^T Q: (a, v, p, q)
     q = np.stack([q[:, 0] + q[:, 1], q[:, 1] + q[:, 2]])                                        # and (b, a, p, q)
-    return np.ascontiguousarray(q.transpose(1, 2, 0, 3, 4, 5)).reshape(4, 4, C, D)
+    w, (KH, KW) = q.transpose(1, 2, 0, 3, 4, 5).reshape(4, 4, C, D), shape[5:7]
+    if KH == 3:                                                                                 # as in `_phases`
+        w[1] += w[3]
+    if KW == 3:
+        w[:, 1] += w[:, 3]
+    return np.ascontiguousarray(w[:KH, :KW])
 
 
-def _strided_weights(w):
-    """G g G^T of each phase: (4, 4, C, D) -> (3, 3, 2, 2, C, D), flat."""
-    g = w.reshape(2, 2, 2, 2, *w.shape[-2:])                                                    # (a, p, b, q, C, D)
+def _strided_shape(geometry):
+    """H, W, C, I, J, KH, KW, top, left: what is left of a geometry when the strides are given."""
+    return (*geometry[:7], *geometry[12:])
+
+
+def _phases(w):
+    """The 2x2 kernels of the phases, (a, p, b, q, C, D); where a phase has a single line or column, it stands twice."""
+    lines, columns = ([0, 1, 2, 3 if size == 4 else 1] for size in w.shape[:2])
+    return w[lines][:, columns].reshape(2, 2, 2, 2, *w.shape[2:])
+
+
+def _strided_weights(g):
+    """G g G^T of each phase: (2, 2, 2, 2, C, D) -> (3, 3, 2, 2, C, D), flat."""
     g = np.stack([g[0], g[0] + g[1], g[1]])                                                     # (u, p, b, q)
     g = np.stack([g[:, :, 0], g[:, :, 0] + g[:, :, 1], g[:, :, 1]], axis=1)                     # (u, v, p, q)
     return g.reshape(-1)
@@ -282,7 +302,7 @@ def _strided_weights(w):
 
 def _strided_tiles(shape, D, wide, first, second, parted):
     """Lines of tiles at a time, the sizes of two matrices with so many numbers a tile, and of parted lines; zeros."""
-    H, W, C, I, J, top, left = shape
+    H, W, C, I, J = shape[:5]
     lines = max(1, min(TILES // (first + second), UNPACKED // (C * D)) // wide)
     sizes = lines * wide * first, lines * wide * second, (wide + 1) * parted
     return lines, sizes, np.zeros(max(W * C, J * D, wide * max(C, D)), float32)

@@ -1,4 +1,4 @@
-"""3x3 convolutions of stride 1 with 2.25 times fewer multiplications: Winograd's F(2x2, 3x3), features last.
+"""3x3 convolutions of stride 1, dilated or not, with 2.25 times fewer multiplications: Winograd's F(2x2, 3x3).
 
 For two neighbouring outputs of a line, y0 = d0 g0 + d1 g1 + d2 g2 and y1 = d1 g0 + d2 g1 + d3 g2, four products do
 instead of six:
@@ -12,9 +12,13 @@ so there are 16 of these in a row, and sgemm does them. In the papers' matrices
 
     Y = A^T [(G g G^T) * (B^T d B)] A,    and transposed, for the weights:    G^T [(B^T d B) * (A y A^T)] G.
 
+Of a kernel whose places are `dh` lines and `dw` pixels apart, each output sees only pixels that lie so far from each
+other. Every dw-th pixel of every dh-th line is a small image (a phase), in which the kernel is an ordinary one: the
+tiles are those of the dh dw phases, and nothing else changes.
+
 Blocking: some lines of tiles at a time, so that the 16 matrices of inputs and the 16 of outputs (V and M, or V and Z)
-stay in the cache. Along a line, even and odd pixels are first parted; then all that is left to do is to add and to
-subtract long stretches of memory, whatever the number of channels.
+stay in the cache. Along a line, the even and odd pixels of a phase are first parted; then all that is left to do is to
+add and to subtract long stretches of memory, whatever the number of channels.
 
 Memory: x is read twice (tiles overlap by half) and y written once; V and M, four times as large as x and y, are written
 to and read from the cache only. Operations: 2 * 16 C D a tile in sgemm, some 64 C + 48 D additions around it; these,
@@ -88,16 +92,16 @@ def part_line(a, p, sign, b, q, width, left, c, every, to, at, room):
 
 
 @kernel
-def join(m, p, q, r, sign, d, to, at, count):
-    """Puts m0 + sign * (m1 + m2), `count` pixels of d channels, at every second pixel of `to`."""
+def join(m, p, q, r, sign, d, to, at, every, count):
+    """Puts m0 + sign * (m1 + m2), `count` pixels of d channels, so many pixels apart, into `to`."""
     for j in range(count):
         for k in range(d):
             n = np.uint64(j * d + k)
             sums = m[np.uint64(q) + n] + m[np.uint64(r) + n]
-            to[np.uint64(at + 2 * j * d + k)] = m[np.uint64(p) + n] + sign * sums
+            to[np.uint64(at + every * j * d + k)] = m[np.uint64(p) + n] + sign * sums
 
 
-# -- the three transforms ----------------------------------------------------------------------------------------------
+# -- the three transforms: `shape` is (H, W, C, I, J, dh, dw, top, left), a geometry without the kernel's size ---------
 
 PLUS, MINUS = float32(1), float32(-1)
 
@@ -109,61 +113,83 @@ def line_of(x, n, h, H, size, zeros):
 
 
 @kernel
+def tiles_of(shape):
+    """How many tiles a phase of the outputs has, down and along."""
+    I, J, dh, dw = shape[3:7]
+    return -(-I // (2 * dh)), -(-J // (2 * dw))
+
+
+@kernel
+def place_of(line, shape):
+    """The image, and the first of its lines of outputs, that belong to a line of tiles; phases come one by one."""
+    high, dh = tiles_of(shape)[0], shape[5]
+    n, line = line // (dh * high), line % (dh * high)
+    return n, line // high + 2 * dh * (line % high)
+
+
+@kernel
 def transform_inputs(x, v, shape, first, count, zeros, parted):
     """V = B^T d B for lines first ... first + count - 1 of tiles: v (16, tiles, C) flat, parted (2, pixels, C) flat."""
-    H, W, C, I, J, top, left = shape
-    high, wide = (I + 1) // 2, (J + 1) // 2
-    L, size = wide * C, count * wide * C                         # numbers in a line of tiles, in a matrix of V
+    H, W, C, I, J, dh, dw, top, left = shape
+    wide = tiles_of(shape)[1]
+    L, size = wide * C, count * dw * wide * C                    # numbers of a line in a phase, in a matrix of V
     even, odd = 0, L + C
     for line in range(count):
-        n, h = (first + line) // high, 2 * ((first + line) % high) - top
+        n, i = place_of(first + line, shape)
         for u in range(4):
-            i, j = 0 if u == 0 else 2 if u == 2 else 1, 3 if u == 3 else 1 if u == 2 else 2
+            one, other = 0 if u == 0 else 2 if u == 2 else 1, 3 if u == 3 else 1 if u == 2 else 2
             sign = PLUS if u == 1 else MINUS
-            a, p = line_of(x, n, h + i, H, W * C, zeros)
-            b, q = line_of(x, n, h + j, H, W * C, zeros)
-            part_line(a, p, sign, b, q, W, left, C, 2, parted, even, wide + 1)
-            part_line(a, p, sign, b, q, W, left - 1, C, 2, parted, odd, wide + 1)
-            at = 4 * u * size + line * L
-            combine(parted, even, MINUS, parted, even + C, v, at, L)
-            combine(parted, odd, PLUS, parted, even + C, v, at + size, L)
-            combine(parted, even + C, MINUS, parted, odd, v, at + 2 * size, L)
-            combine(parted, odd, MINUS, parted, odd + C, v, at + 3 * size, L)
+            a, p = line_of(x, n, i - top + dh * one, H, W * C, zeros)
+            b, q = line_of(x, n, i - top + dh * other, H, W * C, zeros)
+            for phase in range(dw):
+                part_line(a, p, sign, b, q, W, left - phase, C, 2 * dw, parted, even, wide + 1)
+                part_line(a, p, sign, b, q, W, left - phase - dw, C, 2 * dw, parted, odd, wide + 1)
+                at = 4 * u * size + (line * dw + phase) * L
+                combine(parted, even, MINUS, parted, even + C, v, at, L)
+                combine(parted, odd, PLUS, parted, even + C, v, at + size, L)
+                combine(parted, even + C, MINUS, parted, odd, v, at + 2 * size, L)
+                combine(parted, odd, MINUS, parted, odd + C, v, at + 3 * size, L)
 
 
 @kernel
 def transform_products(m, y, D, shape, first, count):
     """Y = A^T M A for lines first ... first + count - 1 of tiles: m (16, tiles, D) flat, which is overwritten."""
-    H, W, C, I, J, top, left = shape
-    high, wide = (I + 1) // 2, (J + 1) // 2
-    L, size = wide * D, count * wide * D
+    H, W, C, I, J, dh, dw, top, left = shape
+    wide = tiles_of(shape)[1]
+    L, size, every = wide * D, count * dw * wide * D, 2 * dw
     for v in range(4):
         finish(m, v * size, (4 + v) * size, (8 + v) * size, (12 + v) * size, size)
     for line in range(count):
-        n, i = (first + line) // high, 2 * ((first + line) % high)
-        for r in range(min(2, I - i)):
-            at, to = 12 * r * size + line * L, (n * I + i + r) * J * D
-            join(m, at, at + size, at + 2 * size, PLUS, D, y, to, wide)
-            join(m, at + size, at + 2 * size, at + 3 * size, MINUS, D, y, to + D, J // 2)
+        n, i = place_of(first + line, shape)
+        for r in range(2):
+            if i + r * dh >= I:
+                continue
+            for phase in range(dw):
+                at, to = 12 * r * size + (line * dw + phase) * L, ((n * I + i + r * dh) * J + phase) * D
+                even, odd = (J - 1 - phase + every) // every, (J - 1 - phase + dw) // every          # pixels of each
+                join(m, at, at + size, at + 2 * size, PLUS, D, y, to, every, even)
+                join(m, at + size, at + 2 * size, at + 3 * size, MINUS, D, y, to + dw * D, every, odd)
 
 
 @kernel
 def transform_outputs(y, z, D, shape, first, count, zeros):
     """Z = A y A^T for lines first ... first + count - 1 of tiles: z (16, tiles, D) flat, with -Z where u or v is 3."""
-    H, W, C, I, J, top, left = shape
-    high, wide = (I + 1) // 2, (J + 1) // 2
-    L, size = wide * D, count * wide * D
+    H, W, C, I, J, dh, dw, top, left = shape
+    wide = tiles_of(shape)[1]
+    L, size = wide * D, count * dw * wide * D
     for line in range(count):
-        n, i = (first + line) // high, 2 * ((first + line) % high)
+        n, i = place_of(first + line, shape)
         for u in range(4):
-            a, p = line_of(y, n, i if u < 3 else i + 1, I, J * D, zeros)
-            b, q = line_of(y, n, i + 1 if 0 < u < 3 else I, I, J * D, zeros)
-            sign, even = PLUS if u == 1 else MINUS, 4 * u * size + line * L
-            odd = even + 3 * size
-            part_line(a, p, sign, b, q, J, 0, D, 2, z, even, wide)
-            part_line(a, p, sign, b, q, J, -1, D, 2, z, odd, wide)
-            combine(z, even, PLUS, z, odd, z, even + size, L)
-            combine(z, even, MINUS, z, odd, z, even + 2 * size, L)
+            a, p = line_of(y, n, i if u < 3 else i + dh, I, J * D, zeros)
+            b, q = line_of(y, n, i + dh if 0 < u < 3 else I, I, J * D, zeros)
+            sign = PLUS if u == 1 else MINUS
+            for phase in range(dw):
+                even = 4 * u * size + (line * dw + phase) * L
+                odd = even + 3 * size
+                part_line(a, p, sign, b, q, J, -phase, D, 2 * dw, z, even, wide)
+                part_line(a, p, sign, b, q, J, -phase - dw, D, 2 * dw, z, odd, wide)
+                combine(z, even, PLUS, z, odd, z, even + size, L)
+                combine(z, even, MINUS, z, odd, z, even + 2 * size, L)
 
 
 @kernel
@@ -217,7 +243,7 @@ def to_three(q, p, step, to, at, hop, count):
 @kernel
 def convolve(x, u, y, shape, groups, D, begin, end, lines, v, m, zeros, parted):
     """Writes what lines begin ... end - 1 of tiles give of y: x, y, u (16, c, D) flat; the rest is scratch."""
-    C, wide = shape[2], (shape[4] + 1) // 2
+    C, wide = shape[2], shape[6] * tiles_of(shape)[1]
     c, d = C // groups, D // groups
     for first in range(begin, end, lines):
         count = min(lines, end - first)
@@ -233,7 +259,7 @@ def convolve(x, u, y, shape, groups, D, begin, end, lines, v, m, zeros, parted):
 @kernel
 def correlate(x, y, q, shape, groups, D, begin, end, lines, v, z, zeros, parted):
     """Adds to q (16, c, D), flat, what lines begin ... end - 1 of tiles give of the transformed weight gradient."""
-    C, wide = shape[2], (shape[4] + 1) // 2
+    C, wide = shape[2], shape[6] * tiles_of(shape)[1]
     c, d = C // groups, D // groups
     for first in range(begin, end, lines):
         count = min(lines, end - first)

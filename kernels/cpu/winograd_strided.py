@@ -1,4 +1,4 @@
-"""4x4 convolutions of stride 2 with 1.78 times fewer multiplications: Winograd's F(2x2, 2x2), features last.
+"""4x4 and 3x3 convolutions of stride 2 with 1.78 and 1.44 times fewer multiplications: Winograd's F(2x2, 2x2).
 
 Of the pixels that lie at the same place of a 2x2 square (a phase of the image) such a kernel sees 2x2 at a time, and
 moves on by one: so it is four convolutions with 2x2 kernels, whose results are added. Two neighbouring outputs of one,
@@ -7,8 +7,13 @@ y0 = d0 g0 + d1 g1 and y1 = d1 g0 + d2 g1, take three products instead of four:
     m0 = (d0 - d1) g0,   m1 = d1 (g0 + g1),   m2 = (d2 - d1) g1;        y0 = m0 + m1,   y1 = m1 + m2
 
 and along both axes 9 instead of 16. The products of one place of the tile and one phase, over all channels, are a
-matrix product (tiles, C) (C, D); the four phases are added up in sgemm. The gradient by x makes each phase of x from
-the same tiles of y. All else, memory and blocking, is as in winograd.py.
+matrix product (tiles, C) (C, D); the four phases are added up in sgemm, 36 products for 2x2 outputs instead of 64. The
+gradient by x makes each phase of x from the same tiles of y.
+
+Of a kernel 3 high, a single line g0 falls on the odd phase, and y0 = d0 g0, y1 = d1 g0 are added to m0 and m2, with no
+m1: so a 3x3 kernel takes 25 products instead of 36. (Were it one of 4x4 with zeros, y0 would round with d1, which it
+does not see.) Its gradient by x is no faster this way than by im2col, where it stays. All else, memory and blocking, is
+as in winograd.py.
 """
 
 import numpy as np
@@ -34,40 +39,58 @@ def join_two(m, p, q, d, to, at, every, count):
             to[place] = m[np.uint64(p) + n] + m[np.uint64(q) + n]
 
 
+# -- `shape` is (H, W, C, I, J, KH, KW, top, left), a geometry without strides ----------------------------------------
+
+
+@kernel
+def is_left_out(place, phase, shape):
+    """Whether this of 9 places needs no product in this of 4 phases: it is an m1, and the kernel has no g1 there."""
+    KH, KW = shape[5:7]
+    return (KH == 3 and phase // 2 == 1 and place // 3 == 1) or (KW == 3 and phase % 2 == 1 and place % 3 == 1)
+
+
 @kernel
 def transform_images(x, v, shape, first, count, zeros, parted):
     """V = B^T d B of each phase of x, lines first ... first + count - 1 of tiles: v (9, 4, tiles, C) flat."""
-    H, W, C, I, J, top, left = shape
+    H, W, C, I, J, KH, KW, top, left = shape
     high, wide = (I + 1) // 2, (J + 1) // 2
     L, size, room = wide * C, count * wide * C, (wide + 1) * C
     for line in range(count):
         n, h = (first + line) // high, 4 * ((first + line) % high) - top
         for phase in range(2):
+            single = phase == 1 and KH == 3
             middle, q = line_of(x, n, h + phase + 2, H, W * C, zeros)
             for u in range(3):
-                a, p = line_of(x, n, h + phase + 2 * u, H, W * C, zeros)
-                b, r = (zeros, 0) if u == 1 else (middle, q)
+                if single and u == 1:
+                    continue
+                a, p = line_of(x, n, h + phase + (u if single else 2 * u), H, W * C, zeros)
+                b, r = (zeros, 0) if single or u == 1 else (middle, q)
                 for residue in range(4):
                     part_line(a, p, MINUS, b, r, W, left - residue, C, 4, parted, residue * room, wide + 1)
                 for other in range(2):
                     d0, d1, at = other * room, (other + 2) * room, (12 * u + 2 * phase + other) * size + line * L
-                    combine(parted, d0, MINUS, parted, d1, v, at, L)
-                    combine(parted, d1, PLUS, zeros, 0, v, at + 4 * size, L)
-                    combine(parted, d0 + C, MINUS, parted, d1, v, at + 8 * size, L)
+                    if other == 1 and KW == 3:
+                        combine(parted, d0, PLUS, zeros, 0, v, at, L)
+                        combine(parted, d1, PLUS, zeros, 0, v, at + 8 * size, L)
+                    else:
+                        combine(parted, d0, MINUS, parted, d1, v, at, L)
+                        combine(parted, d1, PLUS, zeros, 0, v, at + 4 * size, L)
+                        combine(parted, d0 + C, MINUS, parted, d1, v, at + 8 * size, L)
 
 
 @kernel
 def convolve(x, u, y, shape, D, begin, end, lines, v, m, zeros, parted):
     """Writes what lines begin ... end - 1 of tiles give of y: x, y, u (9, 4, C, D) flat; the rest is scratch."""
-    H, W, C, I, J, top, left = shape
+    H, W, C, I, J, KH, KW, top, left = shape
     high, wide = (I + 1) // 2, (J + 1) // 2
     for first in range(begin, end, lines):
         count = min(lines, end - first)
         tiles = count * wide
         transform_images(x, v, shape, first, count, zeros, parted)
         for k in range(36):
-            to = m[k // 4 * tiles * D :]
-            multiply(v[k * tiles * C :], C, False, u[k * C * D :], D, False, to, D, tiles, C, D, 1 if k % 4 else 0)
+            a, b, to = v[k * tiles * C :], u[k * C * D :], m[k // 4 * tiles * D :]
+            if not is_left_out(k // 4, k % 4, shape):
+                multiply(a, C, False, b, D, False, to, D, tiles, C, D, 1 if k % 4 else 0)
         add_to(m, 0, 3 * tiles * D, 3 * tiles * D)
         add_to(m, 6 * tiles * D, 3 * tiles * D, 3 * tiles * D)
         for line in range(count):
@@ -81,7 +104,7 @@ def convolve(x, u, y, shape, D, begin, end, lines, v, m, zeros, parted):
 @kernel
 def correlate(x, y, q, shape, D, begin, end, lines, v, z, zeros, parted):
     """Adds to q (9, 4, C, D), flat, what lines begin ... end - 1 of tiles give of the transformed weight gradient."""
-    H, W, C, I, J, top, left = shape
+    H, W, C, I, J, KH, KW, top, left = shape
     high, wide = (I + 1) // 2, (J + 1) // 2
     for first in range(begin, end, lines):
         count = min(lines, end - first)
@@ -97,14 +120,15 @@ def correlate(x, y, q, shape, D, begin, end, lines, v, z, zeros, parted):
                 part_line(a, p, PLUS, b, r, J, -1, D, 2, z, at + 2 * size, wide)
                 combine(z, at, PLUS, z, at + 2 * size, z, at + size, wide * D)
         for k in range(36):
-            b, to = z[k // 4 * tiles * D :], q[k * C * D :]
-            multiply(v[k * tiles * C :], C, True, b, D, False, to, D, C, tiles, D, 1)
+            a, b, to = v[k * tiles * C :], z[k // 4 * tiles * D :], q[k * C * D :]
+            if not is_left_out(k // 4, k % 4, shape):
+                multiply(a, C, True, b, D, False, to, D, C, tiles, D, 1)
 
 
 @kernel
 def convolve_back(y, u, x, shape, D, begin, end, lines, v, m, zeros, parted):
     """Writes what lines begin ... end - 1 of tiles give of x: u (9, 4, D, C), of the kernel turned round."""
-    H, W, C, I, J, top, left = shape
+    H, W, C, I, J, KH, KW, top, left = shape
     high, wide = ((H - 1 + top) // 2 + 2) // 2, ((W - 1 + left) // 2 + 2) // 2       # tiles of a phase of x
     for first in range(begin, end, lines):
         count = min(lines, end - first)
@@ -124,8 +148,8 @@ def convolve_back(y, u, x, shape, D, begin, end, lines, v, m, zeros, parted):
                 combine(parted, even + D, MINUS, parted, odd, v, at + 2 * size, L)
         for phase in range(4):
             for k in range(9):
-                b = u[(4 * k + phase) * C * D :]
-                multiply(v[k * tiles * D :], D, False, b, C, False, m[k * tiles * C :], C, tiles, D, C, 0)
+                a, b, to = v[k * tiles * D :], u[(4 * k + phase) * C * D :], m[k * tiles * C :]
+                multiply(a, D, False, b, C, False, to, C, tiles, D, C, 0)
             add_to(m, 0, 3 * tiles * C, 3 * tiles * C)
             add_to(m, 6 * tiles * C, 3 * tiles * C, 3 * tiles * C)
             for line in range(count):
@@ -135,7 +159,7 @@ def convolve_back(y, u, x, shape, D, begin, end, lines, v, m, zeros, parted):
 @kernel
 def put_phase(m, x, shape, phase, line, high, start, size):
     """Puts one line of tiles, at m[start:], to the pixels of x in this phase."""
-    H, W, C, I, J, top, left = shape
+    H, W, C, I, J, KH, KW, top, left = shape
     n, h = line // high, 4 * (line % high) + phase // 2 - top
     for r in range(2):
         row = h + 2 * r

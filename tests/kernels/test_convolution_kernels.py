@@ -63,15 +63,26 @@ def problems(draw):
 
 
 def assert_kernels_equal_definitions(problem):
+    compare(problem, tiles=False)
+
+
+def assert_tiles_equal_definitions(problem):
+    compare(problem, tiles=True)
+
+
+def compare(problem, tiles):
     """At most four times as far from the float64 definition as the float32 definition is, whatever the layout.
 
     Where that happens to be exact, the kernel may still round the numbers that are added: their absolute values, added
-    up, are what the op makes of absolute values.
+    up, are what the op makes of absolute values. Winograd's tiles also add numbers that cancel, from under the whole
+    kernel where it hangs over the edge and from beside it: as many as the kernel has places, of the greatest size.
     """
+    places = problem[1].shape[0] * problem[1].shape[1] if tiles else 1
     for name, (f, operands) in calls(*problem).items():
         with definitions_only():
             exact, plain = f(*[a.astype(np.float64) for a in operands]), f(*operands)
-            magnitude = np.max(f(*map(np.abs, operands)), initial=0)
+            largest = lambda a: np.full_like(a, np.max(np.abs(a), initial=0)) if tiles else np.abs(a)
+            magnitude = places * np.max(f(*map(largest, operands)), initial=0)
         error = lambda y, exact=exact: np.max(np.abs(y - exact), initial=0)
         for layout in (np.asarray, scattered, misaligned, read_only):
             fast = f(*map(layout, operands))
@@ -83,36 +94,69 @@ def test_kernels_equal_their_definitions_for_any_shape_layout_and_number_of_thre
     settings(max_examples=150)(given(problems())(assert_kernels_equal_definitions))()
 
 
+TILED = {"_by_tiles": ([3], 1, 3), "_by_strided_tiles": ([3, 4], 2, 1)}        # sides of the kernel, stride, dilations
+
+
 @st.composite
-def tiled_problems(draw, side, stride):
-    """Kernels of one size over images of any size, with margins that reach outside or leave pixels out."""
-    n, h, w = draw(st.integers(0, 3)), *(draw(st.integers(1, 11)) for _ in "hw")
-    pads = tuple((draw(st.integers(max(0, side - length), 5)), draw(st.integers(0, 3))) for length in (h, w))
+def tiled_problems(draw, sides, stride, dilations):
+    """Kernels for tiles over images of any size, with margins that reach outside or leave pixels out."""
+    pair = lambda choices: tuple(draw(choices) for _ in "hw")
+    n, image, size = draw(st.integers(0, 3)), pair(st.integers(1, 11)), pair(st.sampled_from(sides))
+    dilation = pair(st.integers(1, dilations))
+    least = [max(0, d * (k - 1) + 1 - length) for d, k, length in zip(dilation, size, image)]
+    pads = tuple((draw(st.integers(low, low + 4)), draw(st.integers(0, 3))) for low in least)
     c, d, groups = (draw(st.sampled_from([1, 2, 3, 17, 24])) for _ in "cdg")
     groups = min(groups, 3) if stride == 1 else 1
     seed = draw(st.integers(0, 2**32 - 1))
-    x, weights = normal(n, h, w, c * groups, seed=seed), normal(side, side, c, d * groups, seed=seed + 1)
-    return x, weights, {"stride": stride, "padding": pads, "dilation": 1, "groups": groups}
+    x, weights = normal(n, *image, c * groups, seed=seed), normal(*size, c, d * groups, seed=seed + 1)
+    return x, weights, {"stride": stride, "padding": pads, "dilation": dilation, "groups": groups}
 
 
-@pytest.mark.parametrize("side, stride, name", [(3, 1, "_by_tiles"), (4, 2, "_by_strided_tiles")])
-def test_tiles_give_what_the_definition_gives(side, stride, name, thread_count, monkeypatch):
-    asked = []
-    right = lambda geometry, kernel: (*kernel[:2], *geometry[8:12]) == (side, side, stride, stride, 1, 1)
-    answer = lambda geometry, kernel, *_: asked.append(right(geometry, kernel)) or asked[-1]
+@pytest.mark.parametrize("name", TILED)
+def test_tiles_give_what_the_definition_gives(name, thread_count, monkeypatch):
+    asked, (sides, stride, dilations) = [], TILED[name]
+
+    def answer(geometry, kernel, *_):
+        fits = {*kernel[:2]} <= {*sides} and geometry[8:10] == (stride, stride) and max(geometry[10:12]) <= dilations
+        asked.append(fits)
+        return fits
+
     monkeypatch.setattr(kernels, name, answer)
-    settings(max_examples=100)(given(tiled_problems(side, stride))(assert_kernels_equal_definitions))()
+    settings(max_examples=100)(given(tiled_problems(*TILED[name]))(assert_tiles_equal_definitions))()
     assert any(asked)
 
 
-@pytest.mark.parametrize("side, stride", [(3, 1), (4, 2)])
-def test_the_errors_of_tiles_are_at_most_twice_those_of_plain_sums(side, stride):
+WAYS = {
+    "3x3": (3, {"padding": 1}),
+    "3x3, dilated": (3, {"padding": 2, "dilation": 2}),
+    "3x3, stride 2": (3, {"padding": 1, "stride": 2}),
+    "4x4, stride 2": (4, {"padding": 1, "stride": 2}),
+}
+ways = pytest.mark.parametrize("side, params", WAYS.values(), ids=WAYS.keys())
+
+
+@ways
+def test_the_errors_of_tiles_are_at_most_twice_those_of_plain_sums(side, params):
     """Winograd's sums are shorter and their terms larger: root mean squares of the errors, beside the definition's."""
     x, w = normal(8, 14, 14, 64), normal(side, side, 64, 64, seed=1)
-    for f, operands in calls(x, w, with_defaults({"padding": 1, "stride": stride})).values():
+    for f, operands in calls(x, w, with_defaults(params)).values():
         with definitions_only():
             exact, plain = f(*[a.astype(np.float64) for a in operands]), f(*operands)
         assert np.sqrt(np.mean((f(*operands) - exact) ** 2)) <= 2 * np.sqrt(np.mean((plain - exact) ** 2))
+
+
+@ways
+def test_an_output_depends_on_the_pixels_it_sees_and_on_no_others(side, params):
+    x, w = normal(8, 14, 14, 16), normal(side, side, 16, 16, seed=1)
+    made = calls(x, w, with_defaults(params))
+    for f, (pixels, weights) in (made["conv2d"], made["conv_transpose2d"]):
+        before, changed = f(pixels, weights), pixels.copy()
+        changed[:, 5, 6] = np.nan
+        after = f(changed, weights)
+        with definitions_only():
+            seen = np.isnan(f(changed, weights))
+        np.testing.assert_array_equal(np.isnan(after), seen)
+        np.testing.assert_array_equal(after[~seen], before[~seen])
 
 
 WIDE = {
@@ -121,6 +165,7 @@ WIDE = {
     "to one channel": (normal(5, 14, 14, 40), normal(3, 3, 40, 1), {"padding": 1}),
     "1x1": (normal(6, 10, 10, 48), normal(1, 1, 48, 32), {}),
     "strided": (normal(5, 12, 12, 32), normal(3, 3, 32, 40), {"padding": 1, "stride": 2}),
+    "dilated": (normal(5, 12, 12, 32), normal(3, 3, 32, 40), {"padding": 2, "dilation": 2}),
     "4x4 strided": (normal(9, 12, 12, 32), normal(4, 4, 32, 40), {"padding": 1, "stride": 2}),
     "depthwise": (normal(5, 14, 14, 40), normal(3, 3, 1, 40), {"padding": 1, "groups": 40}),
     "in groups": (normal(5, 14, 14, 40), normal(3, 3, 10, 24), {"padding": "same", "groups": 4}),
