@@ -11,8 +11,9 @@ What is computed, how it is shared out, and by which of five ways:
     all other               what the kernel sees is laid out as rows of a matrix, and multiplied    im2col.py
 
 The gradient by x of a convolution of stride 1 is a convolution with the kernel turned round; of any other stride it is
-the transpose of im2col, or of the tiles of 4x4 kernels. Each thread takes some of the lines (n, i); where weights are computed, every thread adds up
-its own, and these sums are added in order. All of it lives on the sgemm of one thread that matmul.py describes.
+the transpose of im2col, or of 4x4 tiles. Each thread takes some of the lines (n, i); where weights are computed, every
+thread adds up its own, and these sums are added in order. All of it lives on the sgemm of one thread that matmul.py
+describes.
 
 Measured on one thread, ms, and operations a second beside that sgemm at 1024 x 1024 (each multiplication that the sum
 above has counts, also where a way gets by with fewer):
@@ -23,7 +24,7 @@ above has counts, also where a way gets by with fewer):
     3x3,   7x7,            128                  3.4, 110 %       3.5, 105 %       2.9, 131 %
     4x4,  14x14, stride 2,  64 to 128           3.4, 101 %       3.0, 112 %       3.3, 102 %
     3x3,  28x28, stride 2,  32 to 64            2.4,  80 %       2.4,  78 %       2.5,  75 %
-    3x3,  28x28, dilation 2, 32                3.5, 109 %       3.6, 107 %       4.3,  89 %
+    3x3,  28x28, dilation 2, 32                 3.5, 109 %       3.6, 107 %       4.3,  89 %
     1x1,  14x14,            64 to 128           0.8, 100 %       1.0,  82 %       0.9,  90 %
     3x3,  28x28,             1 to 32            0.3,  39 %       0.5,  22 %       0.4,  34 %
 
