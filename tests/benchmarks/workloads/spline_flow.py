@@ -50,19 +50,19 @@ def in_torch(p, x):
     return (0.5 * (a.square() + b.square()) - log_det).mean() + math.log(2 * math.pi)
 
 
-def spline_in_torch(torch, f, x, widths, heights, slopes):
-    """x (N, 1), and for each what the perceptron says of the BINS widths, BINS heights and BINS - 1 inner slopes, which
-    may be any numbers -> y (N, 1) and log dy/dx (N, 1)."""
+def spline_in_torch(torch, f, x, widths, heights, slopes, bound=BOUND):
+    """x (..., 1), and for each what a network says of its K widths, K heights and K - 1 inner slopes, which may be any
+    numbers -> y (..., 1) and log dy/dx (..., 1)."""
 
     def knots(logits):
-        lengths = 2 * BOUND * (LEAST + (1 - LEAST * BINS) * f.softmax(logits, -1))
-        return f.pad(lengths.cumsum(-1), (1, 0)) - BOUND, lengths
+        lengths = 2 * bound * (LEAST + (1 - LEAST * logits.shape[-1]) * f.softmax(logits, -1))
+        return f.pad(lengths.cumsum(-1), (1, 0)) - bound, lengths
 
-    inside = x.abs() < BOUND
-    u = x.clamp(-BOUND, BOUND)
+    inside = x.abs() < bound
+    u = x.clamp(-bound, bound)
     (xs, ws), (ys, hs) = knots(widths), knots(heights)
     ds = f.pad(f.softplus(slopes) + LEAST, (1, 1), value=1.0)
-    k = (u >= xs[:, 1:-1]).sum(-1, keepdim=True)
+    k = (u >= xs[..., 1:-1]).sum(-1, keepdim=True)
     x_k, w, y_k, h, d0 = (a.gather(-1, k) for a in (xs, ws, ys, hs, ds))
     d1 = ds.gather(-1, k + 1)
     s, xi = h / w, (u - x_k) / w
