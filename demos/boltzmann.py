@@ -17,7 +17,11 @@ A last machine has the label as one more visible unit (Larochelle & Bengio 2008)
 class; left open, it classifies.
 
 Figures are nats per digit on digits that are held out and binarised once. Of the 9,000 digits that come along, pixels
-are drawn anew at every step; with `--data full` training pixels are drawn once too. The model: tinygen/models/rbm.py.
+are drawn anew at every step; with `--data full` training pixels are drawn once too.
+
+    python -m demos boltzmann --data full --steps 18000        some ten minutes
+
+The model is in tinygen/models/rbm.py.
 """
 
 import numpy as np
