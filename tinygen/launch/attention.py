@@ -8,6 +8,8 @@ import numpy as np
 
 from tinygen.launch.pieces import in_pieces, is_float32, plain, sum_to
 
+CHEAP = 8  # numbers of keys and values that one query reads in the time that others compute one in
+
 
 def attention_accepts(operands: list, params: dict) -> bool:
     q, k, v, mask = operands
@@ -89,7 +91,7 @@ def _attend_once(operands: list, params: dict) -> tuple[np.ndarray, tuple]:
     def work(_, i):
         attend_once(flat[i], k[i], v[i], keys, scale, y[i], row_max[i], log_sum[i])
 
-    in_pieces(work, heads, keys * (k.shape[2] + v.shape[2]))
+    in_pieces(work, heads, keys * (k.shape[2] + v.shape[2]) // CHEAP)
     shape = (heads, 1)
     return y.reshape(*q.shape[:-1], v.shape[2]), (row_max.reshape(shape), log_sum.reshape(shape))
 
