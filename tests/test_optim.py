@@ -133,7 +133,7 @@ def test_one_pass_over_many_arrays_is_a_pass_over_each(sizes, piece, count):
     jobs = [tuple(a.copy() for a in job) for job in alone]
     with pytest.MonkeyPatch.context() as patch, threads(count):
         patch.setattr(updates, "PIECE", piece)  # so that pieces begin and end inside arrays
-        patch.setattr(updates, "SHARED", 0)
+        patch.setattr(updates, "WORTH_SHARING", 0)
         squares = updates.in_one_pass(clip.sums_of_squares, [(theta,) for theta, *_ in jobs])
         updates.adam_step(jobs, *numbers)
     exact = sum(np.sum(np.square(theta, dtype=np.float64)) for theta, *_ in alone)
