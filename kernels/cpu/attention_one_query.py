@@ -4,7 +4,7 @@
 
 Memory: K and V once each, from where they lie: they may stand at the front of a larger array, the memory of a cache,
 which is not copied. There is nothing for tiles to gain, since every key is read once; operations: 2 (F + V) + 20 a key.
-Four rows of V are added to y at a time, so that y is read and written a quarter as often; and scores and weights are two
+Four rows of V are added to y at a time, so that y is read and written a quarter as often; scores and weights are two
 arrays, as a loop that writes what it reads is not vectorised. 256 heads of 64 keys (F = V = 32): 81 us, 50 GB/s.
 """
 

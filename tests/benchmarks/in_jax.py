@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax import lax
 from jax import numpy as jnp
-from workload import Sampling, Training, by_part, join, part
+from workload import Sampling, Training, by_part
 
 from tinygen.random import Generator
 
@@ -96,11 +96,11 @@ def prepare(work: Training | Sampling, data: list[list[np.ndarray]], threads: in
     """
     model = work.model(Generator(0))
     batches = cycle([[jnp.asarray(a) for a in batch] for batch in data])
-    weights = {name: jnp.asarray(w) for name, w in join(model.state_dict()).items()}
+    weights = {name: jnp.asarray(w) for name, w in model.state_dict().items()}
     if isinstance(work, Sampling):
         sample = jax.jit(lambda weights, *noise: work.jax(JaxLayers(weights), *noise))
         return lambda: [jax.block_until_ready(sample(weights, *next(batches)))], dict
-    trained = set(join(dict.fromkeys(dict(model.named_parameters()), np.zeros(1))))
+    trained = set(dict(model.named_parameters()))
     zeros = {name: jnp.zeros_like(w) for name, w in weights.items() if name in trained}
     state = {"weights": weights, "m": zeros, "v": jax.tree.map(jnp.copy, zeros), "t": jnp.zeros((), jnp.float32)}
     state["ema"] = {name: jnp.copy(weights[name]) for name in zeros} if work.ema else {}
@@ -129,7 +129,7 @@ def prepare(work: Training | Sampling, data: list[list[np.ndarray]], threads: in
         state, values = jax.block_until_ready(advance(state, next(batches)))
         return values
 
-    return step, lambda: part({name: np.asarray(w) for name, w in state["weights"].items()})
+    return step, lambda: {name: np.asarray(w) for name, w in state["weights"].items()}
 
 
 def number(loss: Any) -> float:

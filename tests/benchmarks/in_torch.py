@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn import functional
-from workload import Sampling, Training, by_part, join, part
+from workload import Sampling, Training, by_part
 
 from tinygen import nn
 from tinygen.random import Generator
@@ -67,11 +67,11 @@ def prepare(work: Training | Sampling, data: list[list[np.ndarray]], threads: in
     form = torch.channels_last if work.channels_last else torch.contiguous_format
     model = work.model(Generator(0))
     tables = {f"{name}.weight" for name, m in model.named_modules() if isinstance(m, nn.Embedding)} | {"codebook"}
-    p = TorchLayers({name: _torch(w, name in tables, form) for name, w in join(model.state_dict()).items()})
+    p = TorchLayers({name: _torch(w, name in tables, form) for name, w in model.state_dict().items()})
     batches = cycle([[_data(a, form) for a in batch] for batch in data])
     if isinstance(work, Sampling):
         return lambda: [_sample(work, p, next(batches))], dict
-    losses, trained = by_part(work.torch), set(join(dict.fromkeys(dict(model.named_parameters()), np.zeros(1))))
+    losses, trained = by_part(work.torch), set(dict(model.named_parameters()))
     parts = {name: [w for key, w in p.items() if key in trained and key.startswith(name)] for name in losses}
     decay = {"weight_decay": 0.01} if work.optimiser == "AdamW" else {}
     rule = lambda weights: getattr(torch.optim, work.optimiser)(weights, work.lr, work.betas, fused=True, **decay)
@@ -100,7 +100,7 @@ def prepare(work: Training | Sampling, data: list[list[np.ndarray]], threads: in
             updates += 1
         return values
 
-    return step, lambda: part({name: _back(w.detach(), name in tables) for name, w in p.items()})
+    return step, lambda: {name: _back(w.detach(), name in tables) for name, w in p.items()}
 
 
 def _sample(work: Sampling, p: TorchLayers, noise: list) -> Tensor:

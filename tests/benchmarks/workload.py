@@ -7,7 +7,7 @@ its layers (`in_torch.TorchLayers`, `in_jax.JaxLayers`), so that the three funct
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -70,29 +70,3 @@ def stirred(model: nn.Module, rng: Generator) -> nn.Module:
         if not np.any(parameter.data):
             parameter.data = rng.normal(parameter.shape) * np.float32(0.02)
     return model
-
-
-JOINED = ("query", "key", "value")
-
-
-def join(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The weights with queries, keys and values of each attention in one Linear, "qkv", as peers have them."""
-    joined = {}
-    for name, w in weights.items():
-        head, _, tail = name.rpartition(".query.")
-        if head:
-            joined[f"{head}.qkv.{tail}"] = np.concatenate([weights[f"{head}.{part}.{tail}"] for part in JOINED], -1)
-        elif not any(f".{part}." in name for part in JOINED[1:]):
-            joined[name] = w
-    return joined
-
-
-def part(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The inverse of `join`."""
-    parted: dict[str, Any] = {}
-    for name, w in weights.items():
-        if ".qkv." in name:
-            parted |= {name.replace("qkv", p): a for p, a in zip(JOINED, np.split(w, 3, -1), strict=True)}
-        else:
-            parted[name] = w
-    return parted

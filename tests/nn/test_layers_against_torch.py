@@ -137,10 +137,19 @@ def test_batch_norm_keeps_running_statistics_as_pytorch_does():
 # -- attention ---------------------------------------------------------------------------------------------------------
 
 
+def projections(p, prefix):
+    """The weight and the bias for queries, keys and values, and for the output."""
+    get = lambda name: [p[f"{prefix}{name}.{part}"] for part in ("weight", "bias")]
+    if f"{prefix}qkv.weight" in p:
+        joined = zip(*[part.chunk(3, -1) for part in get("qkv")])
+    else:
+        joined = [get("query"), *zip(*[part.chunk(2, -1) for part in get("key_value")])]
+    return *joined, get("output")
+
+
 def torch_attention(p, prefix, width, heads):
     """torch.nn.MultiheadAttention with our parameters; its weights stand the other way round."""
-    get = lambda name: [p[f"{prefix}{name}.{part}"] for part in ("weight", "bias")]
-    (q, qb), (k, kb), (v, vb), (o, ob) = map(get, ("query", "key", "value", "output"))
+    (q, qb), (k, kb), (v, vb), (o, ob) = projections(p, prefix)
     theirs = torch.nn.MultiheadAttention(width, heads, kdim=len(k), vdim=len(v), batch_first=True).double()
     state = {"in_proj_bias": torch.cat([qb, kb, vb]), "out_proj.weight": o.T, "out_proj.bias": ob}
     if len(k) == width:
@@ -180,14 +189,14 @@ def torch_block(p, context):
     for i, other in ((0, "linear1"), (2, "linear2")):
         state |= {f"{other}.weight": p[f"mlp.{i}.weight"].T, f"{other}.bias": p[f"mlp.{i}.bias"]}
     for ours, other in {"attention": "self_attn", "cross": "multihead_attn"}.items():
-        if f"{ours}.query.weight" not in p:
+        if f"{ours}.output.weight" not in p:
             continue
-        parts = [[p[f"{ours}.{name}.{part}"] for name in ("query", "key", "value")] for part in ("weight", "bias")]
+        (q, qb), (k, kb), (v, vb), (o, ob) = projections(p, f"{ours}.")
         state |= {
-            f"{other}.in_proj_weight": torch.cat([w.T for w in parts[0]]),
-            f"{other}.in_proj_bias": torch.cat(parts[1]),
-            f"{other}.out_proj.weight": p[f"{ours}.output.weight"].T,
-            f"{other}.out_proj.bias": p[f"{ours}.output.bias"],
+            f"{other}.in_proj_weight": torch.cat([q.T, k.T, v.T]),
+            f"{other}.in_proj_bias": torch.cat([qb, kb, vb]),
+            f"{other}.out_proj.weight": o.T,
+            f"{other}.out_proj.bias": ob,
         }
     return lambda *args, **kwargs: torch.func.functional_call(theirs, state, args, kwargs)
 
