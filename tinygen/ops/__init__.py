@@ -94,6 +94,7 @@ from tinygen.ops.embeddings import (
     embedding,
 )
 from tinygen.ops.indexing import (
+    add_along_axis,
     argsort,
     getitem,
     one_hot,
@@ -193,6 +194,7 @@ __all__ = [
     "abs",
     "absolute",
     "add",
+    "add_along_axis",
     "affine",
     "all",
     "any",

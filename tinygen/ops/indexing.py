@@ -145,7 +145,29 @@ def _blocks(shape, entries):
     if any(entry is Ellipsis for entry in entries):
         used = len(shape)
     rows, block = shape[:used], shape[used:]
-    return math.prod(block) * np.arange(math.prod(rows)).reshape(rows)[entries], block
+    starts = _counted(entries, rows)
+    if starts is None:
+        starts = np.arange(math.prod(rows)).reshape(rows)[entries]
+    return math.prod(block) * starts, block
+
+
+def _counted(entries, shape):
+    """The place in row-major order of each element that arrays of integers pick, without an array of all places; None
+    for any other index, and for one that points outside."""
+    starts = np.intp(0)
+    if len(entries) != len(shape):
+        return None
+    for entry, side in zip(entries, shape):
+        if not is_array(entry) or entry.dtype.kind not in "iu" or not _are_inside(entry, side):
+            return None
+        entry = entry.astype(np.intp, copy=False)
+        starts = starts * side + np.where(entry < 0, entry + side, entry)
+    return starts
+
+
+def _are_inside(indices, side):
+    """Whether there are any, and all from -side to side - 1."""
+    return indices.size and indices.min() >= -side and indices.max() < side
 
 
 # -- along one axis ----------------------------------------------------------------------------------------------------
@@ -205,9 +227,26 @@ def take_along_axis(x, indices, /, axis=-1):
     return xp(x).take_along_axis(x, indices, _axis(axis, x.ndim))
 
 
-take_along_axis.vjp(
-    lambda g, indices, axis, shapes: put_add(g, shapes[0], _one_each(indices, axis, shapes[0])),
-)
+take_along_axis.vjp(lambda g, indices, axis, shapes: add_along_axis(g, indices, shapes[0], axis))
+
+
+def _adds_along(draw):
+    (x, indices), params = _takes_along(draw)
+    return (draw.array(indices.shape), indices), params | {"shape": x.shape}
+
+
+@op(inputs=_adds_along, constants=("indices",))
+def add_along_axis(x, indices, /, shape, axis=-1):
+    """Zeros of `shape` with x added where `take_along_axis` would take from: the transpose of it."""
+    axis = _axis(axis, len(shape))
+    if fast := dispatch.instead("add_along_axis", x):
+        whole = (*shape[:axis], *x.shape[axis : axis + 1], *shape[axis + 1 :])          # of which nothing broadcasts
+        if x.shape == indices.shape == whole and _are_inside(indices, shape[axis]):
+            return fast(x, indices, shape, axis)
+    return put_add.forward(x, shape, _one_each(indices, axis, shape))
+
+
+add_along_axis.vjp(lambda g, indices, axis: take_along_axis(g, indices, axis))
 
 
 def _scatters(draw):
@@ -291,7 +330,7 @@ def topk(x, /, k, axis=-1, largest=True):
 
 @topk.vjp
 def _(g, out, axis, shapes):
-    return put_add(g[0], shapes[0], _one_each(out[1], axis, shapes[0]))
+    return add_along_axis(g[0], out[1], shapes[0], axis)
 
 
 def _searches(draw):
