@@ -13,9 +13,9 @@ forward first, keeps the h that it meets, and takes them up again on the way bac
 
 import numpy as np
 
-from .activations import ONE, sigmoid
 from .compiling import kernel
-from .rows import ZERO, dot
+from .elementary import ONE, ZERO, sigmoid
+from .rows import dot
 
 TILE = 8
 
