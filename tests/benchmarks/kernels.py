@@ -286,6 +286,41 @@ def over_all_parameters(torch) -> Iterator[Case]:
         )
 
 
+# -- numbers moved elsewhere: pooling, upsampling, looking up ----------------------------------------------------------
+
+
+def moved(torch) -> Iterator[Case]:
+    """Which of a window's numbers is the largest is written forward and read backward: 4 bytes, as the indices of rows
+    are 8; the table of an embedding stays in the cache."""
+    f = torch.nn.functional if torch else None
+    first = lambda x: x.movedim(-1, 1)
+    wide, small = normal(*IMAGES), normal(64, 14, 14, 48)
+    table, words, rows = normal(128, 128), rng.integers(128, size=(64, 64)), normal(*WORDS)
+    places = rng.integers(WORDS[1], size=WORDS)
+    chosen, theirs = (torch.from_numpy(i) for i in (words, places)) if torch else (None, None)
+    named = {  # ours, PyTorch's, what it is done to, bytes
+        "max pooling": (lambda x: ops.max_pool2d(x, 2), lambda x: f.max_pool2d(first(x), 2), wide, 6 * wide.size),
+        "average pooling": (lambda x: ops.avg_pool2d(x, 2), lambda x: f.avg_pool2d(first(x), 2), wide, 5 * wide.size),
+        "nearest upsampling": (
+            lambda x: ops.upsample_nearest(x, 2), lambda x: f.interpolate(first(x), scale_factor=2), small,
+            20 * small.size,
+        ),
+        "embedding": (
+            lambda x: ops.embedding(x, words), lambda x: f.embedding(chosen, x), table,
+            4 * (table.size + words.size * 128) + words.nbytes,
+        ),
+        "take along axis": (
+            lambda x: ops.take_along_axis(x, places, -1), lambda x: x.gather(-1, theirs), rows, 16 * rows.size
+        ),
+    }
+    for name, (ours, other, x, amount) in named.items():
+        yield from both_ways(torch, name, "copy", [amount, amount], [0, 0], ours, other, [x])
+    x, amount = normal(words.size, 128), 4 * (2 * table.size + words.size * 128) + words.nbytes
+    y, into = (torch.from_numpy(a) for a in (x, table)) if torch else (None, None)
+    other = lambda: into.index_add(0, chosen.reshape(-1), y)
+    yield Case("scatter-add", "copy", amount, lambda: ops.scatter_add(table, words.reshape(-1), x), torch and other)
+
+
 def both_ways(torch, name, peak, amounts, counts, ours, theirs, operands) -> Iterator[Case]:
     """The op forward, and what backward runs at its node."""
     g = normal(*ours(*operands).shape)
@@ -312,7 +347,7 @@ def both_ways(torch, name, peak, amounts, counts, ours, theirs, operands) -> Ite
 
 # -- measuring ---------------------------------------------------------------------------------------------------------
 
-FAMILIES = [convolutions, one_pass]
+FAMILIES = [convolutions, one_pass, moved]
 
 
 @functools.cache
