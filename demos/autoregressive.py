@@ -41,7 +41,6 @@ DEMO = Demo(
     minutes=3,
     steps=2500,
     quick_steps=20,
-    blas_threads=1,
     datasets=("digits", "full"),
 )
 

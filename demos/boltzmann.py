@@ -47,7 +47,6 @@ DEMO = Demo(
     minutes=3,
     steps=4000,
     quick_steps=20,
-    blas_threads=1,
     datasets=("digits", "full"),
 )
 

@@ -26,7 +26,6 @@ class Demo:
     minutes:     what it takes on two CPU cores
     steps:       training steps of a full run
     quick_steps: training steps under --quick
-    blas_threads: threads for matrix products; 1 suits small networks (see `tinygen.runtime`), None takes all cores
     datasets:    the names that --data takes, the default first; none if there is nothing to choose
     picture:     which of its pictures stands for it in the learning path
     """
@@ -36,7 +35,6 @@ class Demo:
     minutes: float
     steps: int
     quick_steps: int
-    blas_threads: int | None = None
     datasets: tuple[str, ...] = ()
     picture: str = "samples.png"
 

@@ -23,7 +23,7 @@ from tinygen.metrics import beside_floor, mode_coverage, sliced_wasserstein2
 from tinygen.models import DDPM, Schedule
 from tinygen.nn import ResidualMLP
 
-DEMO = Demo(number=20, data="8 Gaussians", minutes=1, steps=10_000, quick_steps=200, blas_threads=1)
+DEMO = Demo(number=20, data="8 Gaussians", minutes=1, steps=10_000, quick_steps=200)
 
 T = 100
 DATA = eight_gaussians()

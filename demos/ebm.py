@@ -36,7 +36,6 @@ DEMO = Demo(
     minutes=1,
     steps=4000,
     quick_steps=50,
-    blas_threads=1,
     picture="density.png",
 )
 

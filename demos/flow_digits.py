@@ -34,7 +34,6 @@ DEMO = Demo(
     minutes=8,
     steps=1500,
     quick_steps=6,
-    blas_threads=1,
     datasets=("digits", "full"),
 )
 

@@ -37,7 +37,6 @@ DEMO = Demo(
     minutes=4,
     steps=2000,
     quick_steps=10,
-    blas_threads=1,
     picture="densities.png",
 )
 

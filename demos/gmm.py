@@ -26,7 +26,7 @@ from tinygen.metrics import mode_coverage
 from tinygen.models import GMM
 
 DEMO = Demo(
-    number=2, data="8 unequal Gaussians", minutes=0.2, steps=100, quick_steps=10, blas_threads=1, picture="em.gif"
+    number=2, data="8 unequal Gaussians", minutes=0.2, steps=100, quick_steps=10, picture="em.gif"
 )
 
 DATA = eight_unequal_gaussians()

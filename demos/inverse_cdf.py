@@ -32,7 +32,6 @@ DEMO = Demo(
     minutes=0.2,
     steps=2000,
     quick_steps=100,
-    blas_threads=1,
     picture="sampling.gif",
 )
 

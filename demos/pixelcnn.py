@@ -37,7 +37,6 @@ DEMO = Demo(
     minutes=9,
     steps=2400,
     quick_steps=10,
-    blas_threads=1,
     datasets=("digits", "full"),
 )
 

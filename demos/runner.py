@@ -93,7 +93,7 @@ def run_demo(entry: Entry, options: argparse.Namespace) -> list[Run]:
             resume=resume if options.resume and resume.exists() else None,
             settings={"demo": entry.name, "seed": seed, **{name: getattr(options, name) for name in KEPT}},
         )
-        with runtime.tuned(entry.demo.blas_threads):
+        with runtime.tuned():
             chapter(run)
         runs.append(run)
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start

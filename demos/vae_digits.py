@@ -33,7 +33,7 @@ from tinygen.models import VAE
 from tinygen.nn import MLP
 from tinygen.training import Training
 
-DEMO = Demo(number=11, data="digits", minutes=2, steps=6000, quick_steps=60, blas_threads=1)
+DEMO = Demo(number=11, data="digits", minutes=2, steps=6000, quick_steps=60)
 
 LATENT, WIDTH, BATCH = 32, 400, 128
 PIXELS = 28 * 28

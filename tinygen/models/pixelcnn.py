@@ -72,8 +72,7 @@ class GatedLayer(Module):
     def _gate(self, x: Tensor, labels: Any, stack: int) -> Tensor:
         if self.condition is not None:
             x = x + ops.split(self.condition(labels), 2, axis=-1)[stack][:, None, None]
-        f, g = ops.split(x, 2, axis=-1)
-        return ops.tanh(f) * ops.sigmoid(g)
+        return ops.tanh_gate(x)
 
 
 class PixelCNN(Module):
