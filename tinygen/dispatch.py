@@ -160,6 +160,7 @@ FORWARDS: dict[tuple[str, str], str] = {
     ("max_pool2d_put", "numpy"): "tinygen.kernels.cpu.pooling",
     ("sum_pool2d", "numpy"): "tinygen.kernels.cpu.pooling",
     ("sum_pool2d_transpose", "numpy"): "tinygen.kernels.cpu.pooling",
+    ("take_along_axis", "numpy"): "tinygen.kernels.cpu.scatter",
     ("add_along_axis", "numpy"): "tinygen.kernels.cpu.scatter",
     ("add_rows", "numpy"): "tinygen.kernels.cpu.scatter",
 }

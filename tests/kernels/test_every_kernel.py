@@ -346,7 +346,7 @@ def test_a_write_beside_an_array_is_noticed_and_so_is_a_number_that_was_never_wr
 
 # -- threads and processes -----------------------------------------------------------------------------------------
 
-ONE_THREAD = {"add_along_axis", "add_rows", "cross_entropy", "nade"}  # kernels that are not shared among threads
+ONE_THREAD = {"add_rows", "cross_entropy", "nade"}  # kernels that are not shared among threads
 
 
 @two_threads

@@ -43,3 +43,28 @@ def test_an_index_outside_the_table_never_reaches_the_kernel(index):
     x = np.zeros((5, 2), np.float32)
     with pytest.raises(IndexError, match="out of bounds"):
         ops.scatter_add(x, np.array([0, index]), np.ones((2, 2), np.float32))
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0, 1, 2, -1]), st.sampled_from([np.int64, np.int16, np.uint8]))
+def test_taking_and_adding_along_an_axis_are_their_definitions_whatever_integers_say_where(seed, axis, dtype):
+    rng = np.random.default_rng(seed)
+    x, shape = rng.normal(size=(3, 4, 5)).astype(np.float32), [3, 4, 5]
+    shape[axis] = int(rng.integers(0, 7))
+    indices = rng.integers(0 if dtype is np.uint8 else -3, 3, shape).astype(dtype)
+    updates = rng.normal(size=shape).astype(np.float32)
+    for i, u in ((indices, updates), (indices[::-1], updates[::-1]), (indices[:1], updates[:1])):
+        calls = lambda i=i, u=u: (ops.take_along_axis(x, i, axis), ops.add_along_axis(u, i, x.shape, axis))
+        with definitions_only():
+            expected = calls()
+        for found, wanted in zip(calls(), expected, strict=True):
+            np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("index", [5, -6, 2**40])
+def test_an_index_outside_an_axis_raises_where_one_takes_and_where_one_adds(index):
+    indices = np.zeros((3, 2), np.int64)
+    indices[-1, -1] = index
+    with pytest.raises(IndexError, match="out of bounds"):
+        ops.take_along_axis(np.ones((3, 5), np.float32), indices, 1)
+    with pytest.raises(IndexError, match="out of bounds"):
+        ops.add_along_axis(np.ones((3, 2), np.float32), indices, (3, 5), 1)

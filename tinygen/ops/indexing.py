@@ -224,10 +224,20 @@ def _takes_along(draw):
 @op(inputs=_takes_along, constants=("indices",))
 def take_along_axis(x, indices, /, axis=-1):
     """out[..., i, ...] = x[..., indices[..., i, ...], ...]: along `axis`, other indices at each place of the rest."""
-    return xp(x).take_along_axis(x, indices, _axis(axis, x.ndim))
+    axis = _axis(axis, x.ndim)
+    if (fast := dispatch.instead("take_along_axis", x)) and _fits_along(indices, x.shape, axis):
+        if (out := fast(x, indices, axis)) is not None:
+            return out
+    return xp(x).take_along_axis(x, indices, axis)
 
 
 take_along_axis.vjp(lambda g, indices, axis, shapes: add_along_axis(g, indices, shapes[0], axis))
+
+
+def _fits_along(indices, shape, axis):
+    """Whether these are integers, some, that have this shape but along `axis`: nothing broadcasts."""
+    alike = indices.ndim == len(shape) and indices.shape == (*shape[:axis], indices.shape[axis], *shape[axis + 1 :])
+    return alike and indices.size and indices.dtype.kind in "iu"
 
 
 def _adds_along(draw):
@@ -239,10 +249,9 @@ def _adds_along(draw):
 def add_along_axis(x, indices, /, shape, axis=-1):
     """Zeros of `shape` with x added where `take_along_axis` would take from: the transpose of it."""
     axis = _axis(axis, len(shape))
-    if fast := dispatch.instead("add_along_axis", x):
-        whole = (*shape[:axis], *x.shape[axis : axis + 1], *shape[axis + 1 :])          # of which nothing broadcasts
-        if x.shape == indices.shape == whole and _are_inside(indices, shape[axis]):
-            return fast(x, indices, shape, axis)
+    if (fast := dispatch.instead("add_along_axis", x)) and _fits_along(indices, shape, axis):
+        if x.shape == indices.shape and (out := fast(x, indices, shape, axis)) is not None:
+            return out
     return put_add.forward(x, shape, _one_each(indices, axis, shape))
 
 
