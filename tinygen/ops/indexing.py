@@ -130,7 +130,8 @@ def _add_at(out, index, x):
         xp(out).add.at(out, index, x)
     else:
         starts, size = _blocks(out.shape, entries)
-        rows = np.broadcast_to(x, starts.shape + size).reshape(starts.size, math.prod(size))
+        rows = x if x.shape == starts.shape + size else np.broadcast_to(x, starts.shape + size)
+        rows = rows.reshape(starts.size, math.prod(size))
         if fast := dispatch.instead("add_rows", out, rows):
             fast(out.reshape(-1), rows, starts.reshape(-1))
         else:  # on flat positions, for which add.at has a path many times faster than on rows
