@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinygen import no_grad
+from tinygen import no_grad, tensor
 from tinygen.errors import GraphError, InputError
 from tinygen.nn import KeyValueCache, MultiHeadAttention
 from tinygen.random import Generator
@@ -64,6 +64,16 @@ def test_with_a_cache_any_pieces_of_a_sequence_give_what_the_whole_gives(pieces)
         parts = [layer(part, cache=cache).numpy() for part in np.split(x, np.cumsum(pieces)[:-1], axis=1)]
         np.testing.assert_allclose(np.concatenate(parts, axis=1), layer(x).numpy(), atol=1e-12)
     assert len(cache) == sum(pieces)
+
+
+@pytest.mark.parametrize("room", [0, 5, 20])
+def test_the_room_of_a_cache_changes_nothing_but_where_its_memory_lies(room):
+    keys, cache = RNG.normal((2, 3, 9, 4)), KeyValueCache(room)
+    for part in np.split(keys, [2, 3, 8], axis=2):
+        cache.append(tensor(part), tensor(-part))
+    for read, expected in zip(cache.read(), (keys, -keys), strict=True):
+        np.testing.assert_array_equal(read.numpy(), expected)
+        assert read.data.base.shape[2] >= max(room, 9)
 
 
 def test_what_a_cache_returned_stays_as_it_was():

@@ -18,11 +18,12 @@ class KeyValueCache:
 
     A causal model that is sampled token by token would compute them again for every token: with T tokens, T^2 / 2 keys
     instead of T. One cache serves one attention layer through one sequence. It holds plain arrays, through which no
-    gradients flow, so it is for sampling alone, inside `with tinygen.no_grad():`.
+    gradients flow, so it is for sampling alone, inside `with tinygen.no_grad():`. Its memory begins with
+    room for `room` positions: whoever knows how many will come spares it growing.
     """
 
-    def __init__(self):
-        self.length, self._keys, self._values = 0, None, None
+    def __init__(self, room: int = 0):
+        self.length, self.room, self._keys, self._values = 0, room, None, None
 
     def __len__(self) -> int:
         """How many positions it holds."""
@@ -47,7 +48,8 @@ class KeyValueCache:
         if memory is not None and (*memory.shape[:-2], memory.shape[-1]) != (*batch, features):
             raise ShapeError(f"the cache holds keys of {memory.shape[:-2]} sequences and heads, these are of {batch}")
         if memory is None or self.length + t > memory.shape[-2]:
-            larger = arrays.xp(new).empty((*batch, 2 * (self.length + t), features), new.dtype)
+            room = self.room if memory is None and t <= self.room else 2 * (self.length + t)
+            larger = arrays.xp(new).empty((*batch, room, features), new.dtype)
             if memory is not None:
                 larger[..., : self.length, :] = memory[..., : self.length, :]
             memory = larger

@@ -122,7 +122,7 @@ class GPT(Module):
 
     def new_cache(self) -> list[BlockCache]:
         """An empty cache for one batch of sequences."""
-        return [(KeyValueCache(), KeyValueCache()) for _ in self.blocks]
+        return [(KeyValueCache(self.length), KeyValueCache()) for _ in self.blocks]
 
     def sample(
         self, tokens: Any, steps: int, rng: Generator, temperature: float = 1.0, context: Tensor | None = None
