@@ -46,7 +46,7 @@ two_threads = pytest.mark.skipif(
 )
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # means of nothing, logarithms of zero
 
-THRESHOLDS = {"SHARED": 0, "WORTH_SHARING": 0, "PIECE": 32, "_MATRICES": 1, "_VECTORS": 1, "_LARGE": 1}
+THRESHOLDS = {"SHARED": 0, "WORTH_SHARING": 0, "PIECE": 32, "_MATRICES": 1, "_VECTORS": 1, "_OUTER": 1, "_LARGE": 1}
 
 
 @contextlib.contextmanager

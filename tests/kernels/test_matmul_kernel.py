@@ -28,7 +28,7 @@ def thread_count(request, monkeypatch):
     """With so many threads; small products go to the kernel, are cut into blocks and shared out too."""
     if request.param > numba.config.NUMBA_NUM_THREADS:
         pytest.skip("this machine or NUMBA_NUM_THREADS allows one thread only")
-    for name, value in {"_MATRICES": 1, "_VECTORS": 1}.items():
+    for name, value in {"_MATRICES": 1, "_VECTORS": 1, "_OUTER": 1}.items():
         monkeypatch.setattr(linear, name, value)
     monkeypatch.setattr(kernels, "WORTH_SHARING", 0)
     numba.set_num_threads(request.param)

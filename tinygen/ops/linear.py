@@ -25,6 +25,7 @@ from tinygen.registry import op
 # -- products ----------------------------------------------------------------------------------------------------------
 
 _MATRICES, _VECTORS = 2**19, 9216  # multiplications from which on OpenBLAS uses several threads
+_OUTER = 2**13  # numbers of an outer product from which on NumPy, which makes them one by one, is slower than a kernel
 
 
 def _swap(x):
@@ -64,10 +65,11 @@ def _product(a, b):
 
 
 def _many(a, b) -> bool:
-    """Whether NumPy's BLAS would share out this product among threads of its own: see kernels/cpu/matmul.py."""
+    """Whether a kernel had better do this product, since NumPy's BLAS would share it out among threads of its own (see
+    kernels/cpu/matmul.py), or since NumPy has none for it."""
     m, n = (a.shape[-2] if np.ndim(a) > 1 else 1), (b.shape[-1] if np.ndim(b) > 1 else 1)
     size = getattr(a, "size", 1) * n
-    return size >= (_MATRICES if m > 1 < n else _VECTORS)
+    return size >= (_VECTORS if m == 1 or n == 1 else _OUTER if a.shape[-1] == 1 else _MATRICES)
 
 
 def _mismatch(a: tuple, b: tuple) -> str:
