@@ -12,16 +12,18 @@ from typing import Any
 import numpy as np
 
 GROUP = 8  # arrays in a call of a kernel, which is compiled for tuples of this length
-FLOAT32, NOTHING = np.dtype(np.float32), np.empty(0, np.float32)
+FLOAT32, ARRAY, NOTHING = np.dtype(np.float32), np.ndarray, np.empty(0, np.float32)
 PIECE = 1 << 18  # parameters that a thread takes at a time
 WORTH_SHARING = 1 << 22  # numbers read: a core goes over 16 MB in some 200 us, and sharing them out takes 50 to 100
 
 
 def fits(job: tuple) -> bool:
-    """Whether the kernels were written for these arrays."""
+    """Whether the kernels were written for these arrays. Asked of each array in each step: it should be quick."""
     shape = job[0].shape
     for a in job:
-        if type(a) is not np.ndarray or a.dtype != FLOAT32 or a.shape != shape or not a.flags.carray:
+        if type(a) is not ARRAY or (a.dtype is not FLOAT32 and a.dtype != FLOAT32):
+            return False
+        if a.shape != shape or not a.flags.carray:
             return False
     return True
 
@@ -35,7 +37,7 @@ def in_one_pass(kernel: Callable, jobs: list[tuple], *numbers: float) -> list:
     for k in range(0, len(jobs), GROUP):
         group = jobs[k : k + GROUP]
         fill = [NOTHING] * (GROUP - len(group))
-        columns = [tuple([a if a.ndim == 1 else a.reshape(-1) for a in column] + fill) for column in zip(*group)]
+        columns = [tuple([a if a.ndim == 1 else a.ravel() for a in column] + fill) for column in zip(*group)]
         size = sum([a.size for a in columns[0]])
         each = math.ceil(size / math.ceil(size / PIECE)) if size else 1
         tasks += [(*columns, begin, min(begin + each, size), *numbers) for begin in range(0, size, each)]
