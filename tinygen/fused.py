@@ -54,10 +54,11 @@ class Fused(Op):
     def __call__(self, *args: Any, **params: Any) -> Any:
         """The definition's result, or the kernel's if there is one for these operands."""
         args, params = self._bind(args, params)
-        args = [self._operand(name, arg) for name, arg in zip(self.operands, args, strict=True)]
+        args = [a if isinstance(a, Tensor) else self._operand(name, a) for name, a in zip(self.operands, args)]
         values = [arg._array if isinstance(arg, Tensor) else arg for arg in args]
         try:
-            self._check_constants(values)
+            if self.constants:
+                self._check_constants(values)
             kernel = dispatch.find(self.name, values, params)
             out = self._run(kernel, args, values, params) if kernel else self.forward(*args, **params)
         except (TinygenError, *RAISED) as error:
@@ -69,7 +70,7 @@ class Fused(Op):
     def _operand(self, name: str, arg: Any) -> Any:
         """Lists become arrays: of integers or booleans for a constant, else as `tinygen.tensor` has it."""
         if name in self.constants:
-            return arg if arg is None or isinstance(arg, Tensor) or arrays.is_array(arg) else _whole(self.name, arg)
+            return arg if arg is None or arrays.is_array(arg) else _whole(self.name, arg)
         return _constant(self.name, arg) if isinstance(arg, list | tuple) else arg
 
     def _check_constants(self, values: list) -> None:
@@ -80,14 +81,15 @@ class Fused(Op):
     def _run(self, kernel: dispatch.Kernel, args: list, values: list, params: dict) -> Any:
         """Compute by the kernel, and record the call as one node."""
         out, residual = kernel.forward(values, params)
-        if not any(isinstance(arg, Tensor) for arg in args):
+        tensors = [arg for arg in args if isinstance(arg, Tensor)]
+        if not tensors:
             return out
         several, outs = type(out) is tuple, out if type(out) is tuple else (out,)
         if mode.watching:
             watch(self.name, values, outs)
         results = [Tensor(y) for y in outs]
-        parents = [arg.node if isinstance(arg, Tensor) else None for arg in args]
-        if mode.recording and any(parents):
+        if mode.recording and any(arg.node for arg in tensors):
+            parents = [arg.node if isinstance(arg, Tensor) else None for arg in args]
             versions = [arg.version if isinstance(arg, Tensor) else CONSTANT for arg in args]
             saved = (tuple(values), out, residual, params, kernel)
             shapes, dtypes = tuple([y.shape for y in outs]), tuple([y.dtype for y in outs])
