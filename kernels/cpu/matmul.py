@@ -60,11 +60,18 @@ def multiply(a, lda, a_turned, b, ldb, b_turned, c, ldc, m, k, n, add):
 
 @kernel
 def multiply_row(a, b, ldb, c, k, n, add):
-    """multiply(a, k, False, b, ldb, False, c, n, 1, k, n, add), faster than sgemm does it: b is read as it lies."""
+    """multiply(a, k, False, b, ldb, False, c, n, 1, k, n, add), faster than sgemm does it: b is read as it lies, and
+    four rows of it are added to c at a time, so that c is read and written a quarter as often."""
     for j in range(n if add == 0 else 0):
         c[j] = ZERO
-    for p in range(k):
-        factor, row, start = a[p], b[p * ldb : p * ldb + n], c[:n]
+    start, whole = c[:n], k // 4 * 4
+    for p in range(0, whole, 4):
+        a0, a1, a2, a3 = a[p], a[p + 1], a[p + 2], a[p + 3]
+        b0, b1, b2, b3 = b[p * ldb :], b[(p + 1) * ldb :], b[(p + 2) * ldb :], b[(p + 3) * ldb :]
+        for j in range(n):
+            start[j] += (a0 * b0[j] + a1 * b1[j]) + (a2 * b2[j] + a3 * b3[j])
+    for p in range(whole, k):
+        factor, row = a[p], b[p * ldb : p * ldb + n]
         for j in range(n):
             start[j] += factor * row[j]
 
