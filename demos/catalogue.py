@@ -85,13 +85,6 @@ def _declaration(call: ast.expr, path: Path) -> Demo:
 
 
 PLANNED = {  # the rest of the learning path: number, name and idea of what is not there yet
-    1: ("inverse_cdf", "Sampling by the inverse CDF"),
-    2: ("gmm", "Gaussian mixtures by expectation-maximisation"),
-    3: ("bayes_nets", "Generative against discriminative: naive Bayes, Chow-Liu trees, mixtures of Bernoullis"),
-    4: ("autoregressive", "FVSBN, NADE and MADE"),
-    5: ("pixelcnn", "Gated PixelCNN and a small transformer on pixels"),
-    6: ("boltzmann", "Restricted Boltzmann machines, annealed importance sampling"),
-    9: ("flow_digits", "A multiscale flow; continuous flows"),
     10: ("autoencoder", "Reconstruction, and why sampling it fails"),
     12: ("hvae", "Several stochastic layers: the bridge to diffusion"),
     13: ("vqvae", "Codebooks and the straight-through gradient"),
