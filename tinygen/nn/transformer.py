@@ -143,8 +143,8 @@ class GPT(Module):
         cache, new = self.new_cache(), tokens
         with no_grad():
             for _ in range(steps):
-                logits = self(new, context, cache).numpy()[:, -1].astype(np.float64)
-                cdf = np.cumsum(ops.softmax(logits / temperature), axis=-1)
+                logits = self(new, context, cache).numpy()[:, -1].astype(np.float64) / temperature
+                cdf = np.cumsum(np.exp(logits - logits.max(axis=-1, keepdims=True)), axis=-1)  # but for a factor
                 u = rng.uniform((len(tokens), 1), dtype=np.float64)
                 new = (cdf <= u * cdf[:, -1:]).sum(axis=-1, keepdims=True)  # by the inverse CDF
                 tokens = np.concatenate([tokens, new], axis=1)
