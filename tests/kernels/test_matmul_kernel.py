@@ -16,13 +16,6 @@ from tinygen.ops import linear
 EPS = np.finfo(np.float32).eps
 
 
-@pytest.fixture(autouse=True)
-def leave_the_number_of_threads_as_it_was():
-    before = numba.get_num_threads()
-    yield
-    numba.set_num_threads(before)
-
-
 @pytest.fixture(params=[1, 2])
 def thread_count(request, monkeypatch):
     """With so many threads; small products go to the kernel, are cut into blocks and shared out too."""
