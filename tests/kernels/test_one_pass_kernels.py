@@ -88,15 +88,8 @@ def value_and_gradients(f, operands):
     return [y.numpy(), *[g.numpy() for g in grad(y, leaves, np.cos(y.numpy()))]]
 
 
-@pytest.fixture
-def restored():
-    before = numba.get_num_threads()
-    yield
-    numba.set_num_threads(before)
-
-
 @pytest.mark.parametrize("f, operands", LARGE.values(), ids=LARGE.keys())
-def test_every_number_of_threads_gives_the_same_bits(f, operands, restored):
+def test_every_number_of_threads_gives_the_same_bits(f, operands):
     if numba.config.NUMBA_NUM_THREADS < 2:
         pytest.skip("this machine, or NUMBA_NUM_THREADS, has one thread only")
     found = []

@@ -27,7 +27,7 @@ from tinygen import ops
 from tinygen.errors import InputError
 from tinygen.models.flow import Bijection, Composition, per_example, values
 from tinygen.nn import MLP, initialise
-from tinygen.ops.splines import LEAST
+from tinygen.ops.splines import LEAST, pieces
 from tinygen.random import Generator
 
 UNIT_SLOPE = math.log(math.expm1(1 - LEAST))  # softplus of this, plus LEAST, is 1
@@ -61,7 +61,7 @@ def inverse_rational_quadratic(z: Any, raw: Any, bound: float) -> Any:
     that way itself, x - (z(x) - z) / (dz/dx), makes the two agree as far as float32 can.
     """
     inside, z_ = np.abs(values(z)) < bound, ops.clip(z, -bound, bound)
-    p = _piece(z_, raw, bound, by_height=True)
+    p = _piece(z_, raw, bound)
     s, y = p.h / p.w, z_ - p.y
     bend = y * (p.right + p.left - 2 * s)
     a, b, c = p.h * (s - p.left) + bend, p.h * p.left - bend, -s * y
@@ -80,19 +80,16 @@ def knots(raw: Any, bound: float) -> tuple[Any, Any, Any]:
     Widths and heights are shares of 2B, by a softmax; the slopes between pieces go through a softplus.
     """
     k = (raw.shape[-1] + 1) // 3
-    shares = ops.softmax(ops.reshape(raw[..., : 2 * k], (*raw.shape[:-1], 2, k)))
-    sizes = 2 * bound * (LEAST + (1 - k * LEAST) * shares)
-    corners = ops.cumsum(sizes, axis=-1) - sizes - bound
+    corners, sizes = pieces(ops.reshape(raw[..., : 2 * k], (*raw.shape[:-1], 2, k)), bound)
     inner = LEAST + ops.softplus(raw[..., 2 * k :] + UNIT_SLOPE)
     ends = np.ones((*raw.shape[:-1], 1), raw.dtype)
     return sizes, corners, ops.concatenate([ends, inner, ends], axis=-1)
 
 
-def _piece(x: Any, raw: Any, bound: float, by_height: bool) -> Piece:
-    """The piece of its curve on which each x falls (each z, if `by_height`)."""
+def _piece(z: Any, raw: Any, bound: float) -> Piece:
+    """The piece of its curve on which each z falls."""
     sizes, corners, slopes = knots(raw, bound)
-    starts = values(corners)[..., int(by_height), 1:]
-    number = np.sum(values(x)[..., None] >= starts, axis=-1)
+    number = np.sum(values(z)[..., None] >= values(corners)[..., 1, 1:], axis=-1)
     here = ops.one_hot(number, sizes.shape[-1], dtype=raw.dtype)
     at = lambda table: ops.sum(table * here, axis=-1)  # picks one, quicker than an index
     return Piece(

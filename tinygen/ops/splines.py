@@ -37,7 +37,7 @@ def rational_quadratic(x, widths, heights, slopes, /, bound):
     if not bound > 0:
         raise InputError(f"bound must be positive, not {bound}")
     inside, u = less(abs(x), bound), clip(x, -bound, bound)
-    (xs, ws), (ys, hs) = _pieces(widths, bound), _pieces(heights, bound)
+    (xs, ws), (ys, hs) = pieces(widths, bound), pieces(heights, bound)
     ends = [(0, 0)] * (slopes.ndim - 1) + [(1, 1)]
     ds = pad(softplus(slopes) + LEAST, ends, 1.0)
     k = sum(expand_dims(u, -1) >= xs[..., 1:], -1, keepdims=True)
@@ -51,7 +51,7 @@ def rational_quadratic(x, widths, heights, slopes, /, bound):
     return where(inside, y, x), where(inside, log_slope, 0.0)
 
 
-def _pieces(logits, bound):
+def pieces(logits, bound):
     """Where the K pieces begin, (..., K), and how long they are."""
     lengths = 2 * bound * (LEAST + (1 - LEAST * logits.shape[-1]) * softmax(logits))
     return cumsum(lengths, -1) - lengths - bound, lengths
